@@ -1,0 +1,1 @@
+"""The active cache over HTTP: which file a path names, what a conditional request gets, and the bytes."""
