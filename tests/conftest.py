@@ -1,0 +1,49 @@
+"""Fixtures for every test: nothing may leak, no error may go unseen, and real daemons are always ended."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.daemons import Daemons
+from tests.leaks import LoggedErrors, leave_log, settle, start, watch_log
+
+
+def pytest_collection_finish() -> None:
+    """Put aside what exists before the first test: the collections after each test then cost next to nothing."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture
+def logged_errors(_nothing_leaks: LoggedErrors) -> LoggedErrors:
+    """The failures that the test's code logs; ``logged_errors.take(Kind)`` expects and forgets them."""
+    return _nothing_leaks
+
+
+@pytest.fixture(autouse=True)
+def _nothing_leaks() -> Iterator[LoggedErrors]:
+    """Fails a test that leaves something behind in the reactor, or errors in the log that it did not expect."""
+    errors = LoggedErrors()
+    before = start()
+    watch_log(errors)
+    try:
+        yield errors
+        left = settle(before)
+        seen = [f"logged error: {one!r}" for one in errors.take()]
+    finally:
+        leave_log(errors)
+    lines = [*left.lines(), *seen]
+    left.remove()
+    if lines:
+        pytest.fail("\n".join(["the test leaves behind:", *lines]), pytrace=False)
+
+
+@pytest.fixture
+def daemons(tmp_path: Path) -> Iterator[Daemons]:
+    """Real daemons, each with its state in the test's directory; all are ended with the test, and their logs shown."""
+    with Daemons(tmp_path) as running:
+        yield running
