@@ -15,7 +15,7 @@ pieces once, so that its work is linear in its input however the input is cut up
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import attrs
 
@@ -101,9 +101,11 @@ class FrameParser:
         """Whether the stream stands between two frames, so that it may end here."""
         return not self._head and self._frame is None
 
-    def feed(self, data: bytes) -> Iterable[Frame]:
-        """The frames that ``data`` completes, in order. Raises WireError at the first byte that fits nothing."""
-        frames: list[Frame] = []
+    def feed(self, data: bytes) -> Iterator[Frame]:
+        """The frames that ``data`` completes, in order, each as soon as it is whole: iterate to the end.
+
+        Raises WireError at the first byte that fits nothing, after the frames before it.
+        """
         at = 0
         while at < len(data):
             if self._missing is not None:
@@ -113,9 +115,8 @@ class FrameParser:
             else:
                 at = self._take_line(data, at)
             if self._frame is not None and len(self._frame.payload) == self._frame.count:
-                frames.append(Frame(self._frame.verb, self._frame.words, tuple(self._frame.payload)))
-                self._frame = None
-        return frames
+                frame, self._frame = self._frame, None
+                yield Frame(frame.verb, frame.words, tuple(frame.payload))
 
     def _take_line(self, data: bytes, at: int) -> int:
         end = data.find(b"\n", at)
@@ -167,7 +168,8 @@ class FrameParser:
         return stop + 1
 
     def _take_body(self, data: bytes, at: int) -> int:
-        assert self._missing is not None and self._frame is not None
+        assert self._missing is not None
+        assert self._frame is not None
         part = data[at : at + self._missing]
         self._body.append(part)
         self._missing -= len(part)

@@ -1,0 +1,384 @@
+"""The Twisted protocol on either end of a connection.
+
+A link's life::
+
+    connected --HELLO--> greeted --close()/BYE--> closing --> lost
+        |                                            ^
+        +-- TIME, SCHEDULE, DATASETS from people ----+   (answered without a greeting)
+
+The session hears ``greeted`` at most once, ``received`` for each message in between, and ``lost`` exactly once.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from twisted.internet import tcp
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IReactorTime, ISSLTransport
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from farmsyncd.core import wire
+from farmsyncd.core.messages import read
+from farmsyncd.core.messages.base import Message, MessageError, Side
+from farmsyncd.core.messages.clock import Time
+from farmsyncd.core.messages.greeting import PROTOCOL, Bye, Hello, Ping, Pong
+from farmsyncd.core.messages.schedule import Datasets, Schedule
+from farmsyncd.core.strangers import http_answer
+from farmsyncd.edges.link.outbox import Extent, Outbox
+from farmsyncd.edges.link.outlet import Outlet, outlet_for
+from farmsyncd.edges.link.pulse import Beat, Pulse
+from farmsyncd.edges.link.settings import LinkSettings, Session
+from farmsyncd.errors import PeerError
+
+FOR_STRANGERS = (Time, Schedule, Datasets)
+
+
+class _State(enum.Enum):
+    NEW = "not connected yet"
+    OPEN = "connected"
+    CLOSING = "closing"
+    LOST = "lost"
+
+
+@implementer(IHalfCloseableProtocol)
+class Link(Protocol):
+    """One connection: parses, greets, keeps alive, bounds what waits, and closes in order.
+
+    ``me`` is the HELLO of this side; a client without one asks only what needs no greeting. ``clock`` is the reactor.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, session: Session, me: Hello | None, side: Side, clock: IReactorTime, settings: LinkSettings | None = None
+    ) -> None:
+        self.settings = settings if settings is not None else LinkSettings()
+        self.peer: Hello | None = None
+        self.address = "nowhere"
+        self.arrived_ns = 0
+        self.settled = False  # whether the connection has outlived a heartbeat after the greeting
+        self._session = session
+        self._me = me
+        self._side = side
+        self._other = Side.SERVER if side is Side.CLIENT else Side.CLIENT
+        self._clock = clock
+        self._stamp: Callable[[], int] | None = getattr(session, "stamp", None)
+        self._parser = wire.FrameParser(self.settings.stranger if side is Side.SERVER else self.settings.limits)
+        self._outbox = Outbox(self._moved, self._emptied, self._torn)
+        self._outlet: Outlet | None = None
+        self._pulse = Pulse(
+            self.settings.silent_beats, self.settings.stalled_beats, self.settings.stuck_beats, self.settings.unsent
+        )
+        self._state = _State.NEW
+        self._reason = ""
+        self._half_closed = False
+        self._paused = False  # by the session
+        self._choked = False  # because the peer does not take its answers
+        self._owed = 0  # answers to questions that came without a greeting
+        self._ending = False  # nothing more is sent
+        self._timers: dict[str, IDelayedCall] = {}
+        self._lost: list[Deferred[str]] = []
+
+    # What the session calls
+
+    def send(self, *messages: Message) -> None:
+        """Send messages, together. What a closing link is given is dropped: its peer has been told goodbye."""
+        self.send_bytes(b"".join(wire.encode(message.frame()) for message in messages))
+        self._owed -= len(messages)
+        self._answered()
+
+    def send_bytes(self, frames: bytes) -> None:
+        """Send whole frames that are encoded already."""
+        if self._state is not _State.OPEN:
+            return
+        self._outbox.put(frames)
+        if self._outbox.unsent > self.settings.unsent_most:
+            self._drop(f"{self._outbox.unsent} bytes wait for a peer that does not take them")
+        elif self._side is Side.SERVER and self._outbox.unsent > self.settings.unsent_reading and not self._choked:
+            self._choked = True
+            self._read_or_not()
+
+    def send_now(self, build: Callable[[int], Message]) -> None:
+        """Send the message that ``build`` makes of the session's stamp, read as late as possible.
+
+        The bytes leave before this returns, unless something else still waits to be sent.
+        """
+        assert self._stamp is not None, "only a session with a stamp sends stamped messages"
+        self.send(build(self._stamp()))
+
+    def pour(self, source: Iterator[bytes | Extent]) -> Deferred[None]:
+        """Send all that ``source`` yields, as fast as the peer takes it; one pour at a time.
+
+        Each piece is whole frames: encoded bytes, or a range of a file that holds them (see :class:`Extent`).
+        Messages that are sent meanwhile go between two pieces. Fires when the last byte has left; fails with
+        PourEnded when the link ends first, and with the source's or its file's error when it cannot be read.
+        """
+        return self._outbox.pour(source)
+
+    def pause(self) -> None:
+        """Read no more from the peer; what was read already is still delivered."""
+        self._paused = True
+        self._read_or_not()
+
+    def resume(self) -> None:
+        """Read again."""
+        self._paused = False
+        self._read_or_not()
+
+    def close(self, reason: str) -> None:
+        """Say BYE with ``reason``, give the peer the rest of what waits, then end; abort when that takes too long."""
+        self._close(reason, wire.encode(Bye(reason.encode()).frame()))
+
+    def abort(self, reason: str = "aborted here") -> None:
+        """End at once; what waits is lost."""
+        if self._state in (_State.OPEN, _State.CLOSING):
+            self._reason = self._reason or reason
+            self._state = _State.CLOSING
+            self._end_sending()
+            self.transport.abortConnection()  # type: ignore[union-attr]
+
+    def when_lost(self) -> Deferred[str]:
+        """Fires with the reason once the connection is gone."""
+        done: Deferred[str] = Deferred()
+        if self._state is _State.LOST:
+            done.callback(self._reason)
+        else:
+            self._lost.append(done)
+        return done
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait for the peer to take them."""
+        return self._outbox.unsent
+
+    # What the transport calls
+
+    def connectionMade(self) -> None:  # noqa: N802 - IProtocol
+        """The connection stands: greet, and begin to listen for the heart."""
+        transport: Any = self.transport
+        self._state = _State.OPEN
+        peer = transport.getPeer()
+        if isinstance(peer, IPv4Address | IPv6Address):
+            self.address = f"{peer.host}:{peer.port}"
+            transport.setTcpNoDelay(True)
+            transport.setTcpKeepAlive(True)
+        else:
+            self.address = "a local socket"
+        if isinstance(transport, tcp.Connection):
+            transport.bufferSize = self.settings.read_size
+        self._outlet = outlet_for(transport, self._outbox.pump, self._outlet_gone)
+        self._outbox.attach(self._outlet)
+        self._later("heartbeat", self.settings.heartbeat, self._beat)
+        if self._side is Side.SERVER or self._me is not None:
+            self._later("greeting", self.settings.greeting_timeout, self._ungreeted)
+        if self._side is Side.CLIENT and self._me is not None:
+            self.send(self._me)
+
+    def dataReceived(self, data: bytes) -> None:  # noqa: N802 - IProtocol
+        """Deliver what the bytes say, or say goodbye to a peer that makes no sense."""
+        if self._stamp is not None:
+            self.arrived_ns = self._stamp()
+        if self._state is not _State.OPEN:
+            return
+        self._pulse.heard()
+        try:
+            for frame in self._parser.feed(data):
+                self._deliver(frame)
+                if self._state is not _State.OPEN:
+                    return
+        except PeerError as error:
+            self._log.warn("{address}: {error}; closing", address=self.address, error=str(error))
+            self.close(str(error))
+        except Exception:
+            self._log.failure("{address}: a fault of ours; closing this connection", address=self.address)
+            self.close("a fault on this side; its log says more")
+
+    def readConnectionLost(self) -> None:  # noqa: N802 - IHalfCloseableProtocol
+        """The peer sends no more, as netcat does at the end of its input: it gets what it asked for, then we end."""
+        self._half_closed = True
+        if self._state is _State.CLOSING:
+            self._lose()
+        elif self.peer is not None or self._side is Side.CLIENT:
+            self._reason = self._reason or "the peer ended the connection"
+            self._close(self._reason, b"")
+        else:
+            self._later("patience", self.settings.patience, self._impatient)
+            self._answered()
+
+    def writeConnectionLost(self) -> None:  # noqa: N802 - IHalfCloseableProtocol
+        """Nothing more is sent from here, as this side decided itself."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802 - IProtocol
+        """The connection is gone: tell the session why, once."""
+        if self._state is _State.LOST:
+            return
+        self._state = _State.LOST
+        if not self._reason:
+            clean = reason.check(ConnectionDone)
+            self._reason = "the peer ended the connection" if clean else reason.getErrorMessage()
+        self._end_sending()
+        for timer in self._timers.values():
+            if timer.active():
+                timer.cancel()
+        self._timers.clear()
+        self._session.lost(self, self._reason)
+        waiting, self._lost = self._lost, []
+        for done in waiting:
+            done.callback(self._reason)
+
+    # Messages
+
+    def _deliver(self, frame: wire.Frame) -> None:
+        if self.peer is None and self._side is Side.SERVER and (answer := http_answer(frame)) is not None:
+            self._log.warn("{address}: an HTTP request came; closing", address=self.address)
+            self._close("an HTTP request came", answer)
+            return
+        if frame.verb == Hello.VERB and frame.words and frame.words[0] != str(PROTOCOL):
+            raise MessageError(
+                f"this side speaks version {PROTOCOL} of the protocol, and the peer speaks {frame.words[0][:20]}: "
+                "install the same farmsync on both"
+            )
+        message = read(frame, self._other)
+        match message:
+            case Bye():
+                self._reason = message.reason.decode(errors="replace")
+                self._close(self._reason, b"")
+            case Hello():
+                self._greeted(message)
+            case _ if self.peer is None and self._me is not None and not isinstance(message, FOR_STRANGERS):
+                raise MessageError(f"expected HELLO before {message.VERB}")
+            case Ping():
+                self.send_bytes(wire.encode(Pong(message.token).frame()))
+            case Pong():
+                pass
+            case _:
+                self._receive(message)
+
+    def _greeted(self, hello: Hello) -> None:
+        if self.peer is not None:
+            raise MessageError("HELLO is said once, and a second one came")
+        if (hello.role == "data") is not (self._other is Side.SERVER):
+            raise MessageError(f"the {self._other.value} cannot be {hello.role!r}")
+        self.peer = hello
+        self._parser.limits = self.settings.limits
+        self._cancel("greeting")
+        if self._side is Side.SERVER and self._me is not None:
+            self.send(self._me)
+        self._session.greeted(self, hello)
+
+    def _receive(self, message: Message) -> None:
+        if self.peer is None and self._side is Side.SERVER:
+            self._owed += 1
+            self._later("greeting", self.settings.idle_timeout, self._ungreeted)
+        self._session.received(self, message)
+
+    def _answered(self) -> None:
+        """End a half-closed connection of a stranger once all its questions are answered."""
+        if self._half_closed and self._owed <= 0 and self._state is _State.OPEN:
+            self._close("the peer asked all it wanted", b"")
+
+    # Heartbeats and limits
+
+    def _beat(self) -> None:
+        self._later("heartbeat", self.settings.heartbeat, self._beat)
+        self.settled = self.peer is not None
+        listening = not (self._paused or self._choked) and self.peer is not None
+        match self._pulse.beat(self._outbox.unsent, listening=listening):
+            case Beat.ASK if self.peer is not None:
+                self.send_bytes(wire.encode(Ping(0).frame()))
+            case Beat.SILENT:
+                self._drop(f"nothing was heard for {self.settings.silent_beats} heartbeats")
+            case Beat.STALLED:
+                self._drop(f"{self._outbox.unsent} bytes wait for a peer that does not take them")
+
+    def _drop(self, reason: str) -> None:
+        if self._state is _State.OPEN:
+            self._log.warn("{address}: {reason}; dropping the connection", address=self.address, reason=reason)
+        self.abort(reason)
+
+    def _ungreeted(self) -> None:
+        self.close("expected HELLO, and nothing more came")
+
+    def _moved(self) -> None:
+        self._pulse.moved()
+        if self._choked and self._outbox.unsent < self.settings.unsent_reading // 2:
+            self._choked = False
+            self._read_or_not()
+
+    def _read_or_not(self) -> None:
+        if self._state is _State.OPEN and not self._half_closed:
+            transport: Any = self.transport
+            if self._paused or self._choked:
+                transport.pauseProducing()
+            else:
+                transport.resumeProducing()
+
+    # The end
+
+    def _close(self, reason: str, last: bytes) -> None:
+        if self._state is not _State.OPEN:
+            return
+        self._reason = self._reason or reason
+        self._state = _State.CLOSING
+        transport: Any = self.transport
+        if not self._half_closed:
+            transport.resumeProducing()  # the peer's own end must be seen
+        self._cancel("greeting")
+        self._cancel("heartbeat")
+        self._later("patience", self.settings.patience, self._impatient)
+        if last and not self._outbox.midway:
+            self._outbox.put(last)
+        self._outbox.end_pour(reason)
+        if self._outbox.idle:
+            self._emptied()
+
+    def _emptied(self) -> None:
+        """All that was to be sent is sent."""
+        if self._state is not _State.CLOSING or self._ending:
+            return
+        transport: Any = self.transport
+        self._end_sending()
+        if isinstance(transport, tcp.Connection) and not ISSLTransport.providedBy(transport) and not self._half_closed:
+            # Closing a socket in which unread bytes stand resets it, and the peer might never read our last words.
+            transport.loseWriteConnection()
+        else:
+            transport.loseConnection()
+
+    def _lose(self) -> None:
+        self._end_sending()
+        transport: Any = self.transport
+        transport.loseConnection()
+
+    def _impatient(self) -> None:
+        self.abort("the peer did not take the rest in time")
+
+    def _torn(self, reason: str) -> None:
+        self._log.error("{address}: {reason}", address=self.address, reason=reason)
+        self.abort(reason)
+
+    def _outlet_gone(self) -> None:
+        self._outbox.close(self._reason or "the connection was lost")
+
+    def _end_sending(self) -> None:
+        self._ending = True
+        self._outbox.close(self._reason)
+        if self._outlet is not None:
+            self._outlet.detach()
+
+    def _later(self, name: str, seconds: float, call: Callable[[], None]) -> None:
+        """One timer of each name."""
+        self._cancel(name)
+        self._timers[name] = self._clock.callLater(seconds, call)
+
+    def _cancel(self, name: str) -> None:
+        timer = self._timers.pop(name, None)
+        if timer is not None and timer.active():
+            timer.cancel()
