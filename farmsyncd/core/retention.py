@@ -12,7 +12,7 @@ KEEP = 3
 
 
 def recent(activations: Sequence[str], keep: int = KEEP) -> tuple[str, ...]:
-    """The last ``keep`` different versions of ``activations`` (oldest first), the active one among them; oldest first."""
+    """The last ``keep`` different versions of ``activations``, the active one among them. Both go from old to new."""
     newest_first: list[str] = []
     for version in reversed(activations):
         if len(newest_first) >= keep:

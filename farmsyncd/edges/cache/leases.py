@@ -35,28 +35,26 @@ class Lease:
 
 
 def share(directory: Path) -> Lease | None:
-    """A reader's lease on ``directory``, or None when there is no such directory or it is being removed."""
+    """A reader's lease on ``directory``, or None when there is no such directory any more.
+
+    Waits for whoever has it alone, which is never longer than a rename takes.
+    """
     return _lock(directory, fcntl.LOCK_SH)
 
 
 def claim(directory: Path) -> Lease | None:
     """The remover's lock on ``directory``, or None when there is no such directory or somebody uses it."""
-    return _lock(directory, fcntl.LOCK_EX)
+    return _lock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def leased(directory: Path) -> bool:
     """Whether a reader holds ``directory`` at this moment."""
-    try:
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    if not directory.is_dir():
         return False
-    probe = Lease(descriptor)
-    try:
-        fcntl.flock(probe.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    probe = claim(directory)
+    if probe is None:
         return True
-    finally:
-        probe.release()
+    probe.release()
     return False
 
 
@@ -66,7 +64,7 @@ def _lock(directory: Path, how: int) -> Lease | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     try:
-        fcntl.flock(lease.descriptor, how | fcntl.LOCK_NB)
+        fcntl.flock(lease.descriptor, how)
         # It may have been moved away between the opening and the locking.
         still_there = os.path.samestat(os.fstat(lease.descriptor), directory.stat())
     except (BlockingIOError, FileNotFoundError):

@@ -51,8 +51,10 @@ class PointerFile:
             self._map = mmap.mmap(descriptor, FILE_BYTES)
         finally:
             os.close(descriptor)
-        found = newest(_slots(self._map))
-        self._slot, self._record = found if found is not None else (1, None)
+        self._slot = 1
+        self._record: Record | None = None
+        if (found := newest(_slots(self._map))) is not None:
+            self._slot, self._record = found
 
     def read(self) -> Pointer | None:
         """What was written last, by this or an earlier writer; None when that was nothing whole."""
