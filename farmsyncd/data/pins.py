@@ -1,0 +1,45 @@
+"""Versions that nodes must keep, because an operator said so."""
+
+from __future__ import annotations
+
+from farmsyncd.core.messages.schedule import Pins
+from farmsyncd.edges.catalog import Catalog, PinRecord
+from farmsyncd.edges.workthread import WorkThread
+
+
+class PinBoard:
+    """All pins: in the catalog, and in memory to answer from."""
+
+    def __init__(self, catalog: Catalog, thread: WorkThread) -> None:
+        self._catalog = catalog
+        self._thread = thread
+        self._pins: set[PinRecord] = set()
+
+    async def load(self) -> None:
+        """Read the pins from the catalog."""
+        self._pins = set(await self._thread.run(self._catalog.pins))
+
+    async def pin(self, node: str, dataset: str, version: str) -> None:
+        """Add a pin, durably."""
+        one = PinRecord(node, dataset, version)
+        await self._thread.run(self._catalog.pin, one)
+        self._pins.add(one)
+
+    async def unpin(self, node: str, dataset: str) -> int:
+        """Drop a node's pins in a dataset, durably; how many there were."""
+        count = await self._thread.run(self._catalog.unpin, node, dataset)
+        self._pins = {one for one in self._pins if (one.node, one.dataset) != (node, dataset)}
+        return count
+
+    def message(self, node: str, dataset: str) -> Pins:
+        """What a node is told."""
+        versions = sorted(one.version for one in self._pins if (one.node, one.dataset) == (node, dataset))
+        return Pins(dataset, tuple(versions))
+
+    def versions(self) -> set[tuple[str, str]]:
+        """(dataset, version) of all pins."""
+        return {(one.dataset, one.version) for one in self._pins}
+
+    def all(self) -> list[PinRecord]:
+        """All pins, sorted."""
+        return sorted(self._pins, key=lambda one: (one.node, one.dataset, one.version))
