@@ -1,0 +1,123 @@
+"""A daemon's HTTP side: ``/status``, ``/metrics``, ``/ready``, and whatever else the daemon serves.
+
+It reads and never changes anything: only GET and HEAD are answered, and a request's body goes nowhere.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+
+import msgspec
+from twisted.web.http import Request
+from twisted.web.resource import IResource, Resource
+from twisted.web.server import Request as ServedRequest
+from twisted.web.server import Site
+
+_READS = frozenset({b"GET", b"HEAD"})
+_TEXT = b"text/plain; charset=utf-8"
+_JSON = b"application/json"
+_PROMETHEUS = b"text/plain; version=0.0.4; charset=utf-8"
+_IDLE_S = 60.0
+
+
+class Page(Resource):
+    """One answer of a daemon's own, made anew for each request."""
+
+    isLeaf = True  # noqa: N815 - twisted.web's name
+
+    def __init__(self, content_type: bytes, answer: Callable[[], tuple[int, bytes]]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._content_type = content_type
+        self._answer = answer
+
+    def render(self, request: Request) -> bytes:
+        """Answer any method; :class:`HttpSide` lets only those through that read."""
+        code, body = self._answer()
+        request.setResponseCode(code)
+        request.setHeader(b"content-type", self._content_type)
+        request.setHeader(b"content-length", b"%d" % len(body))
+        request.setHeader(b"cache-control", b"no-store")
+        request.setHeader(b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
+        if request.method == b"HEAD":
+            request.write(b"")
+            return b""
+        return body
+
+
+def plain(code: int, text: str) -> Page:
+    """A page of plain text, for errors that people read."""
+    return Page(_TEXT, lambda: (code, f"{text}\n".encode()))
+
+
+class HttpSide(Resource):
+    """The root of a daemon's HTTP side.
+
+    ``status`` gives what ``/status`` shows as JSON, ``metrics`` the text of ``/metrics`` in Prometheus's format, and
+    ``ready`` whether the daemon is of use, with the reason (``/ready``: 200 or 503). Every other path is for
+    ``others``, or not found. These three names shadow only the exact paths.
+    """
+
+    def __init__(
+        self,
+        status: Callable[[], Mapping[str, object]],
+        metrics: Callable[[], str],
+        ready: Callable[[], tuple[bool, str]],
+        others: IResource | None = None,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._others = others
+        self._pages = {
+            b"status": Page(_JSON, lambda: (200, msgspec.json.encode(status()) + b"\n")),
+            b"metrics": Page(_PROMETHEUS, lambda: (200, metrics().encode())),
+            b"ready": Page(_TEXT, lambda: _readiness(*ready())),
+        }
+
+    def getChild(self, path: bytes, request: ServedRequest) -> IResource:  # noqa: N802 - twisted.web's name
+        """The resource for the first part of a path."""
+        if path in self._pages and not request.postpath:
+            return self._pages[path]
+        if self._others is not None:
+            return self._others
+        return plain(404, "There is nothing here; try /status, /metrics or /ready.")
+
+    def site(self) -> Site:
+        """The factory to listen with."""
+        return _Site(self)
+
+
+def _readiness(good: bool, reason: str) -> tuple[int, bytes]:
+    return (200 if good else 503), f"{reason}\n".encode()
+
+
+class _Nowhere(io.BytesIO):
+    """The body of a request: nobody reads it, so it is not kept."""
+
+    def write(self, data: object, /) -> int:
+        return len(data) if isinstance(data, bytes) else 0
+
+
+class _Site(Site):
+    """A site that only reads, says no more about itself than it must, and writes no line per request."""
+
+    noisy = False
+
+    def __init__(self, root: HttpSide) -> None:
+        super().__init__(root, timeout=_IDLE_S)  # type: ignore[no-untyped-call]
+
+    def getContentFile(self, length: int | None) -> io.BytesIO:  # noqa: ARG002, N802 - twisted.web's name
+        """Where a request's body goes."""
+        return _Nowhere()
+
+    def getResourceFor(self, request: Request) -> IResource:  # noqa: N802 - twisted.web's name
+        """What answers ``request``."""
+        request.setHeader(b"server", b"farmsync")
+        request.setHeader(b"x-content-type-options", b"nosniff")
+        if request.method not in _READS:
+            request.setHeader(b"allow", b"GET, HEAD")
+            return plain(405, "This side only reads: use GET or HEAD.")
+        found: IResource = super().getResourceFor(request)  # type: ignore[no-untyped-call]
+        return found
+
+    def log(self, request: Request) -> None:
+        """Nothing: the log has one line for each change of state, and a request changes none."""
