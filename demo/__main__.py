@@ -1,0 +1,136 @@
+"""Run the demo: ``python -m demo``; ``SITE`` names a directory to use instead of the shop, ``KEEP=1`` keeps it up."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+
+from demo.farm import MEMBERS, Farm, FarmFailedError
+from demo.live import picture
+from demo.shop import marked_copy, shop
+from demo.shopper import Shopper
+from farmsyncd.cli.report import print_report
+from farmsyncd.cli.show import version
+
+_COUNTDOWN = 12  # seconds from the second publication to its activation
+_PATIENCE = 120.0  # seconds that any step may take on a busy machine
+
+
+def main() -> int:
+    """Run the whole demo; its exit status."""
+    console = Console(highlight=False)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    site = os.environ.get("SITE")
+    if site and not Path(site).is_dir():
+        console.print(f"demo: expected a directory for SITE, and found none at {site}")
+        return 65
+    with tempfile.TemporaryDirectory(prefix="farmsync-demo-") as root:
+        try:
+            return _demo(Path(root), Path(site) if site else None, console)
+        except FarmFailedError as error:
+            console.print(f"demo: {error}", markup=False)
+            return 1
+        except KeyboardInterrupt:
+            console.print("stopped")
+            return 130
+
+
+def _demo(root: Path, site: Path | None, console: Console) -> int:
+    old, new, page = _versions(root, site)
+    console.print(
+        f"[bold]Starting[/] a data server, {len(MEMBERS)} nodes whose clocks are wrong on purpose, a balancer"
+    )
+    with Farm(root) as farm:
+        first = json.loads(farm.farmsync("publish", "shop", str(old), "--now", "--json"))["version"]
+        console.print(f"[bold]Published[/] version {version(first)}, to be active as soon as all can follow")
+        _until(farm, lambda status: _all_serve(status, first), "the first version to be active everywhere")
+        _until_reachable(f"{farm.shop_url}/shop/{page}")
+        with Shopper(f"{farm.shop_url}/shop/{page}") as shopper:
+            second = json.loads(farm.farmsync("publish", "shop", str(new), "--in", str(_COUNTDOWN), "--json"))
+            console.print(f"[bold]Scheduled[/] version {version(second['version'])} in {_COUNTDOWN} s\n")
+            with Live(console=console, auto_refresh=False, transient=not console.is_terminal) as live:
+
+                def look(status: dict[str, Any]) -> bool:
+                    if console.is_terminal:
+                        live.update(picture(status, shopper), refresh=True)
+                    return _all_serve(status, second["version"])
+
+                _until(farm, look, "the flip")
+            if not console.is_terminal:
+                console.print(picture(farm.status(), shopper))
+        report = _whole_report(farm, second["cycle"])
+        console.print()
+        print_report(report)
+        console.print(
+            f"\n{sum(shopper.pages.values())} pages were fetched through the balancer, {shopper.failures} failed"
+        )
+        if os.environ.get("KEEP") == "1":
+            _keep(farm, page, console)
+    return 0
+
+
+def _versions(root: Path, site: Path | None) -> tuple[Path, Path, str]:
+    """The two versions, and a page to look at."""
+    if site is None:
+        spring, summer = root / "spring", root / "summer"
+        spring.mkdir()
+        summer.mkdir()
+        return shop(spring, "Spring", 100), shop(summer, "Summer", 80), "index.html"
+    copy = marked_copy(site, root / "site", "This file came with the demo's second version.")
+    pages = sorted(path.relative_to(site) for path in site.rglob("*") if path.is_file())
+    page = next((path for path in pages if path.name == "index.html"), pages[0] if pages else Path())
+    return site, copy, page.as_posix()
+
+
+def _all_serve(status: dict[str, Any], wanted: str) -> bool:
+    serving = [node["name"] for node in status["nodes"] if node["active"] == wanted]
+    return len(serving) == len(MEMBERS)
+
+
+def _until(farm: Farm, done: Callable[[dict[str, Any]], bool], what: str) -> None:
+    deadline = time.monotonic() + _PATIENCE
+    while not done(farm.status()):
+        if time.monotonic() > deadline:
+            raise FarmFailedError(f"expected {what} within {_PATIENCE:.0f} s")
+        time.sleep(0.1)
+
+
+def _until_reachable(url: str) -> None:
+    deadline = time.monotonic() + _PATIENCE
+    with Shopper(url) as scout:
+        while not scout.pages:
+            if time.monotonic() > deadline:
+                raise FarmFailedError(f"expected an answer through the balancer at {url}")
+            time.sleep(0.1)
+
+
+def _whole_report(farm: Farm, cycle: int) -> dict[str, Any]:
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        report: dict[str, Any] = json.loads(farm.farmsync("report", "shop", str(cycle), "--json"))
+        if len(report["nodes"]) == len(MEMBERS) or time.monotonic() > deadline:
+            return report
+        time.sleep(0.2)
+
+
+def _keep(farm: Farm, page: str, console: Console) -> None:
+    console.print(f"\nThe farm stays up until Ctrl-C. The shop: {farm.shop_url}/shop/{page}")
+    console.print(f"Try: farmsync status --data {farm.data}")
+    try:
+        signal.pause()
+    except KeyboardInterrupt:
+        console.print("stopping")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
