@@ -96,12 +96,15 @@ class CacheDir:
             if target.is_dir():
                 return
             raise LocalError(f"expected version {version} staged in {source}, and nothing is there: stage it again")
-        if target.is_dir():
-            self._move(target, self._trash_path(version))
+        replaced = self._trash_path(version) if target.is_dir() else None
+        if replaced is not None:
+            self._move(target, replaced)
         self._move(source, target)
         _seal(target)
         for directory in (target, self._versions, self._staging):
             _sync(directory)
+        if replaced is not None and not leases.leased(replaced):
+            _delete(replaced)  # else at the next start: its readers have nothing better than a damaged tree
 
     def active_link(self) -> str | None:
         """The version that the ``active`` link names, whether or not it is there; None without a link."""
