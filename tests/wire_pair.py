@@ -24,7 +24,7 @@ class Recorder:
         self.losses: list[str] = []
         self._react = react
 
-    def greeted(self, link: Link, hello: Hello) -> None:
+    def greeted(self, _link: Link, hello: Hello) -> None:
         assert self.hello is None
         self.hello = hello
 
@@ -33,7 +33,7 @@ class Recorder:
         if self._react is not None:
             self._react(link, message)
 
-    def lost(self, link: Link, reason: str) -> None:
+    def lost(self, _link: Link, reason: str) -> None:
         self.losses.append(reason)
 
 

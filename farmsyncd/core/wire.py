@@ -6,10 +6,11 @@ A frame on the wire::
     5:hello,3:you,
 
 The line is visible ASCII words separated by single spaces, ended by a newline (a carriage return before it is
-tolerated, for people with telnet). When its last word is ``+N``, N netstrings follow. Nothing else is ever sent.
+tolerated, for people with telnet). When its last word begins with a plus sign it is ``+N``, and N netstrings follow;
+no value is spelled so. Nothing else is ever sent.
 
-The parser holds no more than one frame's worth of bytes, remembers how far it has searched, and joins a netstring's
-pieces once, so that its work is linear in its input however the input is cut up.
+The parser holds no more than one frame's worth of bytes and looks at each byte once, so that its work is linear in
+its input however the input is cut up.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ import attrs
 
 from farmsyncd.errors import PeerError
 
-_VERB = re.compile(rb"[A-Z][A-Z0-9-]{0,31}")
-_WORD = re.compile(rb"[\x21-\x7e]+")
-_COUNT = re.compile(rb"\+(0|[1-9][0-9]{0,5})")
+_LINE = re.compile(rb"[A-Z][A-Z0-9-]{0,31}(?: [\x21-\x7e]+)*")
+_COMMA = ord(",")
+_COUNT = re.compile(r"\+[1-9][0-9]{0,5}", re.ASCII)
 
 
 class WireError(PeerError):
@@ -93,7 +94,7 @@ class FrameParser:
         self.limits = limits if limits is not None else Limits()
         self._head = bytearray()  # the part of a line, or of a netstring's length, that has come
         self._frame: _Unfinished | None = None
-        self._body: list[bytes] = []
+        self._body = bytearray()  # the part of a netstring that has come
         self._missing: int | None = None  # bytes that the current netstring still lacks, its comma included
 
     @property
@@ -132,18 +133,16 @@ class FrameParser:
         return stop + 1
 
     def _read_line(self, line: bytes) -> _Unfinished:
-        verb, *words = line.split(b" ")
-        if _VERB.fullmatch(verb) is None:
-            raise WireError(f"expected a verb in capitals, and {line[:60]!r} came")
-        if not all(_WORD.fullmatch(word) for word in words):
-            raise WireError(f"expected visible words with single spaces between, and {line[:60]!r} came")
+        if _LINE.fullmatch(line) is None:
+            raise WireError(f"expected a verb in capitals and words with single spaces between, and {line[:60]!r} came")
+        verb, *words = line.decode("ascii").split(" ")
         count = 0
-        if words and (announced := _COUNT.fullmatch(words[-1])):
-            count = int(announced[1])
-            words.pop()
+        if words and words[-1].startswith("+"):
+            announced = words.pop()
+            count = int(announced) if _COUNT.fullmatch(announced) else 0
             if not 0 < count <= self.limits.count:
-                raise WireError(f"expected 1 to {self.limits.count} netstrings, and {count} are announced")
-        return _Unfinished(verb.decode(), tuple(word.decode() for word in words), count)
+                raise WireError(f"expected 1 to {self.limits.count} netstrings, and {announced[:20]!r} announces them")
+        return _Unfinished(verb, tuple(words), count)
 
     def _take_length(self, data: bytes, at: int) -> int:
         frame = self._frame
@@ -168,17 +167,21 @@ class FrameParser:
         return stop + 1
 
     def _take_body(self, data: bytes, at: int) -> int:
+        frame = self._frame
+        assert frame is not None
         assert self._missing is not None
-        assert self._frame is not None
-        part = data[at : at + self._missing]
-        self._body.append(part)
-        self._missing -= len(part)
-        if self._missing == 0:
-            last = self._body.pop()
-            if not last.endswith(b","):
-                raise WireError("a netstring is longer than it says: its comma is not where it should be")
-            self._body.append(last[:-1])
-            self._frame.payload.append(b"".join(self._body) if len(self._body) > 1 else self._body[0])
-            self._body = []
-            self._missing = None
-        return at + len(part)
+        end = min(at + self._missing, len(data))
+        self._missing -= end - at
+        if self._missing:
+            self._body += data[at:end]
+            return end
+        if data[end - 1] != _COMMA:
+            raise WireError("a netstring is not as long as it says: no comma follows it")
+        if self._body:
+            self._body += data[at : end - 1]
+            frame.payload.append(bytes(self._body))
+            self._body = bytearray()
+        else:
+            frame.payload.append(data[at : end - 1])
+        self._missing = None
+        return end

@@ -1,7 +1,8 @@
 """The words of a verb line: how values become visible ASCII, and back.
 
 A word is one or more visible ASCII characters. Text that holds anything else (a space, a newline, a byte outside
-ASCII) is written with ``%XX`` for each such byte of its UTF-8; the empty text is a lone ``%``; "no value" is ``-``.
+ASCII) is written with ``%XX`` for each such byte of its UTF-8, and so are ``%`` itself, a plus sign at the beginning
+and a text that is just ``-``; the empty text is a lone ``%``; "no value" is ``-``.
 Reading is strict: each value has one spelling, so equal messages are equal bytes.
 """
 
@@ -19,6 +20,7 @@ _ESCAPE = re.compile(rb"%([0-9A-F]{2})")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _VERSION = re.compile(r"[0-9a-f]{40}", re.ASCII)
 _EPOCH = re.compile(r"[0-9a-f]{16}", re.ASCII)
+_DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}", re.ASCII)
 
 
@@ -38,10 +40,11 @@ class Kind:
 def quote(data: bytes) -> str:
     """Spell ``data`` as one word."""
     if data == b"-":
-        return "%2D"
+        return "%2D"  # a lone one is no value
     if not data:
         return "%"
-    return "".join(chr(byte) if byte in _PLAIN else f"%{byte:02X}" for byte in data)
+    spelled = "".join(chr(byte) if byte in _PLAIN else f"%{byte:02X}" for byte in data)
+    return spelled if spelled[0] != "+" else f"%2B{spelled[1:]}"  # a plus sign announces netstrings
 
 
 def unquote(word: str) -> bytes:
@@ -65,6 +68,18 @@ def _integer(word: str) -> int:
     if _INTEGER.fullmatch(word) is None:
         raise ValueError(f"{word!r} is not an integer")
     return int(word)
+
+
+def _digest(word: str) -> bytes:
+    if _DIGEST.fullmatch(word) is None:
+        raise ValueError(f"{word!r} is not a digest")
+    return bytes.fromhex(word)
+
+
+def _digest_word(digest: bytes) -> str:
+    if len(digest) != 32:
+        raise ValueError(f"{digest!r} is not a digest")
+    return digest.hex()
 
 
 def _one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
@@ -101,16 +116,15 @@ def is_version(text: str) -> bool:
     return _VERSION.fullmatch(text) is not None
 
 
+def printable(text: str, longest: int = 500) -> str:
+    """``text`` as it may stand in a log or on a terminal: peers' own words are in it, and may be long or worse."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text[:longest])
+
+
 NAME_RULE = "a name (letters, digits, '.', '_' and '-', at most 64, the first a letter or digit)"
 TEXT = Kind("a word", lambda text: quote(text.encode()), lambda word: unquote(word).decode())
 NAME = Kind(NAME_RULE, _matching(_NAME, "a name"), _matching(_NAME, "a name"))
 VERSION = Kind("a version (40 hexadecimal digits)", *[_matching(_VERSION, "a version")] * 2)
 EPOCH = Kind("an epoch (16 hexadecimal digits)", *[_matching(_EPOCH, "an epoch")] * 2)
-INTEGER = Kind("an integer", lambda number: (_integer(str(number)) and str(number)) or "0", _integer)
-DIGEST = Kind("a digest (64 hexadecimal digits)", bytes.hex, lambda word: _digest(word))
-
-
-def _digest(word: str) -> bytes:
-    if re.fullmatch(r"[0-9a-f]{64}", word, re.ASCII) is None:
-        raise ValueError(f"{word!r} is not a digest")
-    return bytes.fromhex(word)
+INTEGER = Kind("an integer (at most 19 digits)", lambda number: str(_integer(str(number))), _integer)
+DIGEST = Kind("a digest (64 hexadecimal digits)", _digest_word, _digest)

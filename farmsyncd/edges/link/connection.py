@@ -19,26 +19,24 @@ from twisted.internet import tcp
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IReactorTime, ISSLTransport
+from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime, ISSLTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from farmsyncd.core import wire
-from farmsyncd.core.messages import read
-from farmsyncd.core.messages.base import Message, MessageError, Side
-from farmsyncd.core.messages.clock import Time
-from farmsyncd.core.messages.greeting import PROTOCOL, Bye, Hello, Ping, Pong
-from farmsyncd.core.messages.schedule import Datasets, Schedule
+from farmsyncd.core.etiquette import Etiquette
+from farmsyncd.core.messages.base import Message, Side
+from farmsyncd.core.messages.greeting import Bye, Hello, Ping, Pong
 from farmsyncd.core.strangers import http_answer
+from farmsyncd.core.words import printable
 from farmsyncd.edges.link.outbox import Extent, Outbox
 from farmsyncd.edges.link.outlet import Outlet, outlet_for
 from farmsyncd.edges.link.pulse import Beat, Pulse
 from farmsyncd.edges.link.settings import LinkSettings, Session
+from farmsyncd.edges.link.timers import Timers
 from farmsyncd.errors import PeerError
-
-FOR_STRANGERS = (Time, Schedule, Datasets)
 
 
 class _State(enum.Enum):
@@ -61,15 +59,13 @@ class Link(Protocol):
         self, session: Session, me: Hello | None, side: Side, clock: IReactorTime, settings: LinkSettings | None = None
     ) -> None:
         self.settings = settings if settings is not None else LinkSettings()
-        self.peer: Hello | None = None
         self.address = "nowhere"
         self.arrived_ns = 0
         self.settled = False  # whether the connection has outlived a heartbeat after the greeting
         self._session = session
         self._me = me
         self._side = side
-        self._other = Side.SERVER if side is Side.CLIENT else Side.CLIENT
-        self._clock = clock
+        self._etiquette = Etiquette(Side.SERVER if side is Side.CLIENT else Side.CLIENT, expected=me is not None)
         self._stamp: Callable[[], int] | None = getattr(session, "stamp", None)
         self._parser = wire.FrameParser(self.settings.stranger if side is Side.SERVER else self.settings.limits)
         self._outbox = Outbox(self._moved, self._emptied, self._torn)
@@ -82,10 +78,15 @@ class Link(Protocol):
         self._half_closed = False
         self._paused = False  # by the session
         self._choked = False  # because the peer does not take its answers
-        self._owed = 0  # answers to questions that came without a greeting
+        self._owed = 0  # answers that a person, or a script with netcat, still waits for
         self._ending = False  # nothing more is sent
-        self._timers: dict[str, IDelayedCall] = {}
+        self._timers = Timers(clock)
         self._lost: list[Deferred[str]] = []
+
+    @property
+    def peer(self) -> Hello | None:
+        """The peer's HELLO, once it has come."""
+        return self._etiquette.peer
 
     # What the session calls
 
@@ -135,11 +136,12 @@ class Link(Protocol):
 
     def close(self, reason: str) -> None:
         """Say BYE with ``reason``, give the peer the rest of what waits, then end; abort when that takes too long."""
-        self._close(reason, wire.encode(Bye(reason.encode()).frame()))
+        text = printable(reason)
+        self._close(text, wire.encode(Bye(text.encode()).frame()))
 
     def abort(self, reason: str = "aborted here") -> None:
         """End at once; what waits is lost."""
-        if self._state in (_State.OPEN, _State.CLOSING):
+        if self._state in {_State.OPEN, _State.CLOSING}:
             self._reason = self._reason or reason
             self._state = _State.CLOSING
             self._end_sending()
@@ -176,9 +178,9 @@ class Link(Protocol):
             transport.bufferSize = self.settings.read_size
         self._outlet = outlet_for(transport, self._outbox.pump, self._outlet_gone)
         self._outbox.attach(self._outlet)
-        self._later("heartbeat", self.settings.heartbeat, self._beat)
+        self._timers.start("heartbeat", self.settings.heartbeat, self._beat)
         if self._side is Side.SERVER or self._me is not None:
-            self._later("greeting", self.settings.greeting_timeout, self._ungreeted)
+            self._timers.start("greeting", self.settings.greeting_timeout, self._ungreeted)
         if self._side is Side.CLIENT and self._me is not None:
             self.send(self._me)
 
@@ -195,7 +197,7 @@ class Link(Protocol):
                 if self._state is not _State.OPEN:
                     return
         except PeerError as error:
-            self._log.warn("{address}: {error}; closing", address=self.address, error=str(error))
+            self._log.warn("{address}: {error}; closing", address=self.address, error=printable(str(error)))
             self.close(str(error))
         except Exception:
             self._log.failure("{address}: a fault of ours; closing this connection", address=self.address)
@@ -206,12 +208,12 @@ class Link(Protocol):
         self._half_closed = True
         if self._state is _State.CLOSING:
             self._lose()
-        elif self.peer is not None or self._side is Side.CLIENT:
-            self._reason = self._reason or "the peer ended the connection"
-            self._close(self._reason, b"")
-        else:
-            self._later("patience", self.settings.patience, self._impatient)
+        elif self._side is Side.SERVER and (self.peer is None or self.peer.role == "operator"):
+            self._timers.stop("greeting")
+            self._timers.start("patience", self.settings.patience, self._impatient)
             self._answered()
+        else:
+            self._close("the peer ended the connection", b"")
 
     def writeConnectionLost(self) -> None:  # noqa: N802 - IHalfCloseableProtocol
         """Nothing more is sent from here, as this side decided itself."""
@@ -225,14 +227,13 @@ class Link(Protocol):
             clean = reason.check(ConnectionDone)
             self._reason = "the peer ended the connection" if clean else reason.getErrorMessage()
         self._end_sending()
-        for timer in self._timers.values():
-            if timer.active():
-                timer.cancel()
-        self._timers.clear()
-        self._session.lost(self, self._reason)
+        self._timers.stop_all()
         waiting, self._lost = self._lost, []
-        for done in waiting:
-            done.callback(self._reason)
+        try:
+            self._session.lost(self, self._reason)
+        finally:
+            for done in waiting:
+                done.callback(self._reason)
 
     # Messages
 
@@ -241,59 +242,44 @@ class Link(Protocol):
             self._log.warn("{address}: an HTTP request came; closing", address=self.address)
             self._close("an HTTP request came", answer)
             return
-        if frame.verb == Hello.VERB and frame.words and frame.words[0] != str(PROTOCOL):
-            raise MessageError(
-                f"this side speaks version {PROTOCOL} of the protocol, and the peer speaks {frame.words[0][:20]}: "
-                "install the same farmsync on both"
-            )
-        message = read(frame, self._other)
+        message = self._etiquette.read(frame)
+        if self._etiquette.awaits_answer(message):
+            self._owed += 1
         match message:
-            case Bye():
-                self._reason = message.reason.decode(errors="replace")
-                self._close(self._reason, b"")
             case Hello():
                 self._greeted(message)
-            case _ if self.peer is None and self._me is not None and not isinstance(message, FOR_STRANGERS):
-                raise MessageError(f"expected HELLO before {message.VERB}")
             case Ping():
-                self.send_bytes(wire.encode(Pong(message.token).frame()))
+                self.send(Pong(message.token))
             case Pong():
                 pass
+            case Bye():
+                self._close(printable(message.reason.decode(errors="replace")), b"")
             case _:
-                self._receive(message)
+                if self.peer is None and self._side is Side.SERVER:
+                    self._timers.start("greeting", self.settings.idle_timeout, self._ungreeted)
+                self._session.received(self, message)
 
     def _greeted(self, hello: Hello) -> None:
-        if self.peer is not None:
-            raise MessageError("HELLO is said once, and a second one came")
-        if (hello.role == "data") is not (self._other is Side.SERVER):
-            raise MessageError(f"the {self._other.value} cannot be {hello.role!r}")
-        self.peer = hello
         self._parser.limits = self.settings.limits
-        self._cancel("greeting")
+        self._timers.stop("greeting")
         if self._side is Side.SERVER and self._me is not None:
             self.send(self._me)
         self._session.greeted(self, hello)
 
-    def _receive(self, message: Message) -> None:
-        if self.peer is None and self._side is Side.SERVER:
-            self._owed += 1
-            self._later("greeting", self.settings.idle_timeout, self._ungreeted)
-        self._session.received(self, message)
-
     def _answered(self) -> None:
-        """End a half-closed connection of a stranger once all its questions are answered."""
+        """End a half-closed connection of one who asks, once all its questions are answered."""
         if self._half_closed and self._owed <= 0 and self._state is _State.OPEN:
             self._close("the peer asked all it wanted", b"")
 
     # Heartbeats and limits
 
     def _beat(self) -> None:
-        self._later("heartbeat", self.settings.heartbeat, self._beat)
+        self._timers.start("heartbeat", self.settings.heartbeat, self._beat)
         self.settled = self.peer is not None
         listening = not (self._paused or self._choked) and self.peer is not None
         match self._pulse.beat(self._outbox.unsent, listening=listening):
             case Beat.ASK if self.peer is not None:
-                self.send_bytes(wire.encode(Ping(0).frame()))
+                self.send(Ping(0))
             case Beat.SILENT:
                 self._drop(f"nothing was heard for {self.settings.silent_beats} heartbeats")
             case Beat.STALLED:
@@ -331,9 +317,8 @@ class Link(Protocol):
         transport: Any = self.transport
         if not self._half_closed:
             transport.resumeProducing()  # the peer's own end must be seen
-        self._cancel("greeting")
-        self._cancel("heartbeat")
-        self._later("patience", self.settings.patience, self._impatient)
+        self._timers.stop("greeting", "heartbeat")
+        self._timers.start("patience", self.settings.patience, self._impatient)
         if last and not self._outbox.midway:
             self._outbox.put(last)
         self._outbox.end_pour(reason)
@@ -372,13 +357,3 @@ class Link(Protocol):
         self._outbox.close(self._reason)
         if self._outlet is not None:
             self._outlet.detach()
-
-    def _later(self, name: str, seconds: float, call: Callable[[], None]) -> None:
-        """One timer of each name."""
-        self._cancel(name)
-        self._timers[name] = self._clock.callLater(seconds, call)
-
-    def _cancel(self, name: str) -> None:
-        timer = self._timers.pop(name, None)
-        if timer is not None and timer.active():
-            timer.cancel()

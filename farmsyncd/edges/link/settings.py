@@ -52,11 +52,11 @@ class Session(Protocol):
     thing whenever bytes arrive, and keeps it as ``link.arrived_ns`` while the messages in them are received.
     """
 
-    def greeted(self, link: Link, hello: Hello) -> None:
+    def greeted(self, link: Link, hello: Hello, /) -> None:
         """The peer has said who it is; what it may do is checked here. PeerError closes the link."""
 
-    def received(self, link: Link, message: Message) -> None:
+    def received(self, link: Link, message: Message, /) -> None:
         """A message came; ``link.peer`` is None when its sender has not greeted. PeerError closes the link."""
 
-    def lost(self, link: Link, reason: str) -> None:
+    def lost(self, link: Link, reason: str, /) -> None:
         """The connection is gone: called exactly once, and last."""
