@@ -10,7 +10,7 @@ The rules are checked wherever a manifest is made, so that no code which writes 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from enum import IntEnum
 from typing import Final
 
@@ -113,7 +113,7 @@ def _file_fault(entry: Entry, cutting: Cutting, lengths: dict[bytes, int]) -> st
     return None
 
 
-def link_fault(path: bytes, target: bytes, directories: set[bytes]) -> str | None:
+def link_fault(path: bytes, target: bytes, directories: Container[bytes]) -> str | None:
     """Why the link ``path`` to ``target`` does not stay inside the tree of ``directories`` (with b"" as root), or None.
 
     Each ``..`` must lead out of a real directory. Then the text says where the kernel would go: a link among the
