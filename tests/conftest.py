@@ -7,9 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.daemons import Daemons
 from tests.leaks import LoggedErrors, leave_log, settle, start, watch_log
+
+# A busy machine is no fault of the code: examples have no deadline. The same ones each time, so that a run can be repeated.
+settings.register_profile(
+    "farmsync", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("farmsync")
 
 
 def pytest_collection_finish() -> None:
