@@ -24,8 +24,8 @@ class Pace:
     """How often to ask; durations in nanoseconds.
 
     ``burst`` exchanges ``burst_gap_ns`` apart. Between bursts the distance doubles from ``first_gap_ns``, up to where
-    the bound will have grown by itself or by ``growth_ns``, whichever is more; but it is ``settled_ns`` at least, once it
-    has grown so far, and ``longest_ns`` at most. ``rushes``: the windows before an activation in which bursts begin.
+    the bound will have doubled, or grown by ``growth_ns`` if that is more; ``settled_ns`` is always far enough, and
+    ``longest_ns`` is never too far. ``rushes``: before an activation, the windows in which bursts begin.
     """
 
     burst: int = 8
@@ -39,19 +39,18 @@ class Pace:
 
 @attrs.define
 class Prober:
-    """Plans one connection's questions. ``chance`` is uniform in [0, 1), like ``random.random``.
+    """Plans the questions of one connection, of which one at a time is under way.
 
-    ``next_at(now)`` says when to ask next; ``asked`` and ``answered`` are told as they happen. One question is under way at
-    a time.
+    ``next_at`` says when to ask next; ``answered`` is told of each answer. ``chance`` is uniform in [0, 1), as
+    ``random.random`` is.
     """
 
-    pace: Pace
     _chance: Callable[[], float]
+    pace: Pace = attrs.Factory(Pace)
     _left: int = attrs.field(default=0, init=False)  # of the burst
     _gap_ns: int = attrs.field(default=0, init=False)
     _next_ns: int = attrs.field(default=0, init=False)
-    _rushes: dict[int, tuple[int, ...]] = attrs.field(factory=dict, init=False)
-    _done_rushes: set[tuple[int, int]] = attrs.field(factory=set, init=False)
+    _rushes: dict[int, tuple[int, ...]] = attrs.field(factory=dict, init=False)  # activation: bursts not yet begun
 
     def burst(self, now_ns: int) -> None:
         """Ask several times from now on: a new connection, a step, somebody who wants to know well."""
@@ -61,27 +60,24 @@ class Prober:
 
     def expect(self, now_ns: int, activations: Iterable[int]) -> None:
         """The activations to come, in local time. Those that hardly moved since keep the instants drawn for them."""
-        known = self._rushes
-        self._rushes = {}
+        known, self._rushes = self._rushes, {}
         for at_ns in activations:
             old = next((one for one in known if abs(one - at_ns) < SECOND), None)
-            begins = (
-                known[old] if old is not None else tuple(at_ns - self._draw(*window) for window in self.pace.rushes)
-            )
-            # A window that has passed when the activation became known is of no use any more.
-            self._rushes[at_ns] = begins if old is not None else tuple(begin for begin in begins if begin > now_ns)
+            if old is not None:
+                self._rushes[at_ns] = known[old]
+            elif at_ns > now_ns:
+                self._rushes[at_ns] = tuple(self._draw_begin(now_ns, at_ns, *window) for window in self.pace.rushes)
 
     def next_at(self, now_ns: int) -> int:
-        """When to ask next: now or earlier means at once."""
+        """When to ask next; a time that has passed means at once."""
         for at_ns, begins in self._rushes.items():
             if any(begin <= now_ns for begin in begins):
                 self._rushes[at_ns] = tuple(begin for begin in begins if begin > now_ns)
                 self.burst(now_ns)
-        pending = [begin for begins in self._rushes.values() for begin in begins]
-        return min([self._next_ns, *pending])
+        return min([self._next_ns, *(begin for begins in self._rushes.values() for begin in begins)])
 
     def answered(self, now_ns: int, estimate: Estimate | None) -> None:
-        """An exchange is done; ``estimate`` is what is known now."""
+        """An exchange is done; ``estimate`` is what is known now, None when it told nothing."""
         self._left -= 1
         if self._left > 0 or estimate is None:
             self._next_ns = now_ns + self.pace.burst_gap_ns
@@ -97,5 +93,10 @@ class Prober:
             gap = gap * 5 // 4
         return min(gap, self.pace.longest_ns)
 
-    def _draw(self, one: int, other: int) -> int:
-        return one + int((other - one) * self._chance())
+    def _draw_begin(self, now_ns: int, at_ns: int, farthest: int, nearest: int) -> int:
+        """When one burst begins: in what is left of its window, at once when nothing is."""
+        first = max(now_ns, at_ns - farthest)
+        return self._draw(first, max(first, at_ns - nearest))
+
+    def _draw(self, first: int, last: int) -> int:
+        return first + int((last - first) * self._chance())

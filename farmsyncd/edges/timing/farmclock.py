@@ -132,7 +132,10 @@ class FarmClock:
 
 
 class FarmClockKeeper(Service):
-    """Puts the mark of a farm clock ahead, well before it is reached; ``run`` does it in a thread, since it syncs a disk."""
+    """Puts the mark of a farm clock ahead, well before it is reached.
+
+    ``run`` does that in a thread, since a disk is waited for: ``WorkThread.run``.
+    """
 
     log = Logger()
 
@@ -146,12 +149,12 @@ class FarmClockKeeper(Service):
 
     def startService(self) -> None:  # noqa: N802 - IService
         """Begin."""
-        super().startService()
+        super().startService()  # type: ignore[no-untyped-call]
         self._call = self._wakes.callLater(RENEWAL, self._renew)
 
     def stopService(self) -> None:  # noqa: N802 - IService
         """End."""
-        super().stopService()
+        super().stopService()  # type: ignore[no-untyped-call]
         if self._call is not None:
             self._call.cancel()
             self._call = None
