@@ -115,7 +115,9 @@ def read_file(path: Path) -> Mapping[str, Mapping[str, object]]:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: expected TOML: {error}") from None
     faults = [
-        f"{path}: {key}: not a table of this file{_suggestion(key, TABLES, 'the tables are')}"
+        f"{path}: {key}: expected a table, found {shown(value)}"
+        if key in TABLES
+        else f"{path}: {key}: not a table of this file{_suggestion(key, TABLES, 'the tables are')}"
         for key, value in content.items()
         if key not in TABLES or not isinstance(value, dict)
     ]

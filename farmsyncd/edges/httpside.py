@@ -9,6 +9,7 @@ import io
 from collections.abc import Callable, Mapping
 
 import msgspec
+from twisted.internet.interfaces import IReactorTime
 from twisted.web.http import Request
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request as ServedRequest
@@ -81,9 +82,9 @@ class HttpSide(Resource):
             return self._others
         return plain(404, "There is nothing here; try /status, /metrics or /ready.")
 
-    def site(self) -> Site:
-        """The factory to listen with."""
-        return _Site(self)
+    def site(self, reactor: IReactorTime) -> Site:
+        """The factory to listen with; ``reactor`` ends connections that idle."""
+        return _Site(self, reactor)
 
 
 def _readiness(good: bool, reason: str) -> tuple[int, bytes]:
@@ -102,8 +103,8 @@ class _Site(Site):
 
     noisy = False
 
-    def __init__(self, root: HttpSide) -> None:
-        super().__init__(root, timeout=_IDLE_S)  # type: ignore[no-untyped-call]
+    def __init__(self, root: HttpSide, reactor: IReactorTime) -> None:
+        super().__init__(root, timeout=_IDLE_S, reactor=reactor)  # type: ignore[no-untyped-call]
 
     def getContentFile(self, length: int | None) -> io.BytesIO:  # noqa: ARG002, N802 - twisted.web's name
         """Where a request's body goes."""

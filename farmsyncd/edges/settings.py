@@ -17,6 +17,7 @@ import attrs
 from farmsyncd.core import words
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 _DURATION_UNITS = {
     "ns": 1,
@@ -62,7 +63,7 @@ class Faults(ValueError):
 
 
 @attrs.frozen
-class Kind(Generic[T]):
+class Kind(Generic[T_co]):
     """One sort of value.
 
     ``what`` completes the sentence "expected ...". ``read`` raises ValueError for what it cannot use; the error's
@@ -71,7 +72,7 @@ class Kind(Generic[T]):
     """
 
     what: str
-    read: Callable[[object], T]
+    read: Callable[[object], T_co]
     many: bool = False
     flag: bool = False
     nested: bool = False
