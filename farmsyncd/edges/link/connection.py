@@ -36,7 +36,10 @@ from farmsyncd.edges.link.outlet import Outlet, outlet_for
 from farmsyncd.edges.link.pulse import Beat, Pulse
 from farmsyncd.edges.link.settings import LinkSettings, Session
 from farmsyncd.edges.link.timers import Timers
+from farmsyncd.edges.link.valve import Valve
 from farmsyncd.errors import PeerError
+
+_PING = wire.encode(Ping(0).frame())
 
 
 class _State(enum.Enum):
@@ -76,8 +79,7 @@ class Link(Protocol):
         self._state = _State.NEW
         self._reason = ""
         self._half_closed = False
-        self._paused = False  # by the session
-        self._choked = False  # because the peer does not take its answers
+        self._valve = Valve()
         self._owed = 0  # answers that a person, or a script with netcat, still waits for
         self._ending = False  # nothing more is sent
         self._timers = Timers(clock)
@@ -93,19 +95,19 @@ class Link(Protocol):
     def send(self, *messages: Message) -> None:
         """Send messages, together. What a closing link is given is dropped: its peer has been told goodbye."""
         self.send_bytes(b"".join(wire.encode(message.frame()) for message in messages))
-        self._owed -= len(messages)
+        self._owed = max(0, self._owed - len(messages))
         self._answered()
 
     def send_bytes(self, frames: bytes) -> None:
         """Send whole frames that are encoded already."""
         if self._state is not _State.OPEN:
             return
+        self._pulse.said()
         self._outbox.put(frames)
         if self._outbox.unsent > self.settings.unsent_most:
             self._drop(f"{self._outbox.unsent} bytes wait for a peer that does not take them")
-        elif self._side is Side.SERVER and self._outbox.unsent > self.settings.unsent_reading and not self._choked:
-            self._choked = True
-            self._read_or_not()
+        elif self._side is Side.SERVER and self._outbox.unsent > self.settings.unsent_reading:
+            self._valve.shut("the peer does not take its answers")
 
     def send_now(self, build: Callable[[int], Message]) -> None:
         """Send the message that ``build`` makes of the session's stamp, read as late as possible.
@@ -126,13 +128,11 @@ class Link(Protocol):
 
     def pause(self) -> None:
         """Read no more from the peer; what was read already is still delivered."""
-        self._paused = True
-        self._read_or_not()
+        self._valve.shut("the session is busy")
 
     def resume(self) -> None:
         """Read again."""
-        self._paused = False
-        self._read_or_not()
+        self._valve.open("the session is busy")
 
     def close(self, reason: str) -> None:
         """Say BYE with ``reason``, give the peer the rest of what waits, then end; abort when that takes too long."""
@@ -176,6 +176,7 @@ class Link(Protocol):
             self.address = "a local socket"
         if isinstance(transport, tcp.Connection):
             transport.bufferSize = self.settings.read_size
+        self._valve.attach(transport)
         self._outlet = outlet_for(transport, self._outbox.pump, self._outlet_gone)
         self._outbox.attach(self._outlet)
         self._timers.start("heartbeat", self.settings.heartbeat, self._beat)
@@ -206,8 +207,10 @@ class Link(Protocol):
     def readConnectionLost(self) -> None:  # noqa: N802 - IHalfCloseableProtocol
         """The peer sends no more, as netcat does at the end of its input: it gets what it asked for, then we end."""
         self._half_closed = True
+        self._valve = Valve()  # there is nothing left to read
         if self._state is _State.CLOSING:
-            self._lose()
+            if self._ending:
+                self.transport.loseConnection()  # type: ignore[union-attr]
         elif self._side is Side.SERVER and (self.peer is None or self.peer.role == "operator"):
             self._timers.stop("greeting")
             self._timers.start("patience", self.settings.patience, self._impatient)
@@ -276,10 +279,10 @@ class Link(Protocol):
     def _beat(self) -> None:
         self._timers.start("heartbeat", self.settings.heartbeat, self._beat)
         self.settled = self.peer is not None
-        listening = not (self._paused or self._choked) and self.peer is not None
+        listening = self._valve.is_open and self.peer is not None
         match self._pulse.beat(self._outbox.unsent, listening=listening):
             case Beat.ASK if self.peer is not None:
-                self.send(Ping(0))
+                self.send_bytes(_PING)
             case Beat.SILENT:
                 self._drop(f"nothing was heard for {self.settings.silent_beats} heartbeats")
             case Beat.STALLED:
@@ -295,17 +298,8 @@ class Link(Protocol):
 
     def _moved(self) -> None:
         self._pulse.moved()
-        if self._choked and self._outbox.unsent < self.settings.unsent_reading // 2:
-            self._choked = False
-            self._read_or_not()
-
-    def _read_or_not(self) -> None:
-        if self._state is _State.OPEN and not self._half_closed:
-            transport: Any = self.transport
-            if self._paused or self._choked:
-                transport.pauseProducing()
-            else:
-                transport.resumeProducing()
+        if self._outbox.unsent < self.settings.unsent_reading // 2:
+            self._valve.open("the peer does not take its answers")
 
     # The end
 
@@ -314,9 +308,7 @@ class Link(Protocol):
             return
         self._reason = self._reason or reason
         self._state = _State.CLOSING
-        transport: Any = self.transport
-        if not self._half_closed:
-            transport.resumeProducing()  # the peer's own end must be seen
+        self._valve.detach()  # the peer's own end must be seen
         self._timers.stop("greeting", "heartbeat")
         self._timers.start("patience", self.settings.patience, self._impatient)
         if last and not self._outbox.midway:
@@ -336,11 +328,6 @@ class Link(Protocol):
             transport.loseWriteConnection()
         else:
             transport.loseConnection()
-
-    def _lose(self) -> None:
-        self._end_sending()
-        transport: Any = self.transport
-        transport.loseConnection()
 
     def _impatient(self) -> None:
         self.abort("the peer did not take the rest in time")

@@ -32,6 +32,7 @@ class Pulse:
     stuck_beats: int
     unsent: int
     _heard: bool = attrs.field(default=False, init=False)
+    _said: bool = attrs.field(default=False, init=False)
     _moved: bool = attrs.field(default=False, init=False)
     _silent: int = attrs.field(default=0, init=False)
     _unmoved: int = attrs.field(default=0, init=False)
@@ -40,6 +41,10 @@ class Pulse:
         """Bytes came from the peer."""
         self._heard = True
 
+    def said(self) -> None:
+        """Something was given to the peer."""
+        self._said = True
+
     def moved(self) -> None:
         """The peer took bytes."""
         self._moved = True
@@ -47,12 +52,13 @@ class Pulse:
     def beat(self, waiting: int, *, listening: bool) -> Beat:
         """One heartbeat has passed; ``waiting`` bytes are unsent, and we were or were not ``listening``.
 
-        A side that does not listen cannot call its peer silent, but it lets the peer know that it is there.
+        A side that does not listen cannot call its peer silent, but it lets the peer know that it is there; so does one
+        that listens to a long answer and says nothing.
         """
         self._unmoved = 0 if self._moved or not waiting else self._unmoved + 1
         self._silent = 0 if self._heard or not listening else self._silent + 1
-        asks = not self._heard
-        self._heard = self._moved = False
+        asks = not (self._heard and self._said)
+        self._heard = self._said = self._moved = False
         if self._unmoved >= (self.stalled_beats if waiting > self.unsent else self.stuck_beats):
             return Beat.STALLED
         if self._silent >= self.silent_beats:
