@@ -161,8 +161,12 @@ class FrameParser:
         self._head.clear()
         length = int(digits)
         frame.total += length
-        if length > self.limits.netstring or frame.total > self.limits.total:
-            raise WireError(f"expected at most {self.limits.netstring} bytes, and {length} are announced")
+        if length > self.limits.netstring:
+            raise WireError(
+                f"expected a netstring of at most {self.limits.netstring} bytes, and {length} are announced"
+            )
+        if frame.total > self.limits.total:
+            raise WireError(f"expected at most {self.limits.total} bytes together, and {frame.total} are announced")
         self._missing = length + 1
         return stop + 1
 
