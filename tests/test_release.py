@@ -14,9 +14,9 @@ def test_a_tree_that_is_not_installed_says_so(monkeypatch: pytest.MonkeyPatch) -
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "version", missing)
-    assert release.version.__wrapped__() == "unreleased"
+    assert release.installed() == "unreleased"
 
 
 def test_the_installed_version_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.metadata, "version", {"farmsync": "1.2.3"}.__getitem__)
-    assert release.version.__wrapped__() == "1.2.3"
+    assert release.installed() == "1.2.3"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.metadata
+from typing import Final
 
 
-@functools.cache
-def version() -> str:
+def installed() -> str:
     """The version that is installed; ``unreleased`` when the program runs from a tree that is not."""
     try:
         return importlib.metadata.version("farmsync")
     except importlib.metadata.PackageNotFoundError:
         return "unreleased"
+
+
+RELEASE: Final = installed()
