@@ -10,6 +10,7 @@ from typing import ClassVar
 import attrs
 
 from farmsyncd.edges.config import setting, table, tables
+from farmsyncd.edges.endpointcheck import SERVER
 from farmsyncd.edges.settings import (
     DURATION,
     INTEGER,
@@ -78,8 +79,8 @@ class DataConfig:
     TABLE: ClassVar[str] = "data"
 
     state: Path = setting(PATH, "the data server's own directory")
-    listen: str = setting(TEXT, "the endpoint that nodes and the command connect to")
-    http: str | None = setting(TEXT, "the endpoint of the HTTP side", default=None)
+    listen: str = setting(SERVER, "the endpoint that nodes and the command connect to")
+    http: str | None = setting(SERVER, "the endpoint of the HTTP side", default=None)
     addresses: Path | None = setting(PATH, "where the addresses that were bound are written", default=None)
     operators: tuple[str, ...] = setting(listing(NETWORK), "from where changes may be made", default=LOOPBACK)
     freeze_lead_ns: int = setting(DURATION, "before an activation, its plan stands for so long", default="2s")
