@@ -197,12 +197,13 @@ class Region:
                 self.slow_ppb = max(self.slow_ppb, (self.low_ns - mark.high_ns) * GIGA // apart - wander)
 
     def _remember(self) -> None:
-        """Keep marks at distances that grow with their age: some thirty of them reach back for an hour."""
+        """Keep marks as far apart as a third of their age: some thirty of them reach back for an hour."""
+        older = [mark for mark in self._marks if self.at_ns - 3600 * GIGA <= mark.at_ns < self.at_ns]
         kept = [_Mark(self.at_ns, self.low_ns, self.high_ns)]
-        for mark in reversed(self._marks):
-            newer = kept[-1].at_ns
-            if 2 * (newer - mark.at_ns) >= self.at_ns - newer and newer > mark.at_ns >= self.at_ns - 3600 * GIGA:
-                kept.append(mark)
+        while older:
+            mark = older.pop()
+            if not older or 3 * (kept[-1].at_ns - older[-1].at_ns) > self.at_ns - kept[-1].at_ns:
+                kept.append(mark)  # without it, there would be too large a gap to the one before
         self._marks = kept[::-1]
 
 
