@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from tests.daemons import Daemons
 from tests.leaks import LoggedErrors, leave_log, settle, start, watch_log
 
-# A busy machine is no fault of the code: examples have no deadline. The same ones each time, so that a run can be repeated.
+# A busy machine is no fault of the code: examples have no deadline. They are the same ones each time, to be repeatable.
 settings.register_profile(
     "farmsync", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
 )

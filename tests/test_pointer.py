@@ -10,15 +10,18 @@ A, B = "a" * 40, "b" * 40
 BOOT = b"0123456789abcdef"
 versions = st.binary(min_size=20, max_size=20).map(bytes.hex)
 numbers = st.integers(-(2**63), 2**63 - 1)
-nothing = st.tuples(st.none(), st.none())
-coming = st.one_of(st.tuples(st.none(), st.none(), st.none()), st.tuples(versions, numbers, numbers))
-pointers = st.builds(
-    lambda active, following, boot: Pointer(*active, *following, boot),
-    st.one_of(nothing, st.tuples(versions, numbers)),
-    coming,
-    st.binary(min_size=16, max_size=16),
-)
-records = st.builds(Record, st.integers(0, 2**64 - 1), pointers)
+active = st.one_of(st.none(), st.tuples(versions, numbers))
+coming = st.one_of(st.none(), st.tuples(versions, numbers, numbers))
+
+
+@st.composite
+def _pointers(draw: st.DrawFn) -> Pointer:
+    version, cycle = draw(active) or (None, None)
+    following, next_cycle, flips_at_ns = draw(coming) or (None, None, None)
+    return Pointer(version, cycle, following, next_cycle, flips_at_ns, draw(st.binary(min_size=16, max_size=16)))
+
+
+records = st.builds(Record, st.integers(0, 2**64 - 1), _pointers())
 
 
 @given(records)
