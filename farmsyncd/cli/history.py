@@ -27,8 +27,8 @@ def command(dataset: str, data: str, as_json: bool) -> None:
         show.print_json(history)
         return
     zone = show.now().tzinfo
-    made = show.table("CYCLE", "VERSION", "STATE", "ACTIVATION", right=("CYCLE",))
+    made = show.table("CYCLE", "VERSION", "OUTCOME", "ACTIVATION", right=("CYCLE",))
     for cycle in history["cycles"]:
         when = shown(from_ns(cycle["utc_ns"]), zone)
-        made.add_row(str(cycle["cycle"]), show.version(cycle["version"]), cycle["state"], when)
+        made.add_row(str(cycle["cycle"]), show.version(cycle["version"]), cycle["outcome"], when)
     show.out().print(made)
