@@ -42,8 +42,10 @@ class DeltaError(PeerError):
 
 
 class ManifestPart(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="manifest"):
-    """A piece of the new manifest's difference. ``length`` is that of the manifest's encoding, ``after`` the number
-    of pieces that are still to come."""
+    """A piece of the new manifest's difference; ``after`` it, as many more are to come.
+
+    ``length`` is that of the new manifest's encoding.
+    """
 
     format: str
     old: str
@@ -63,7 +65,7 @@ class Bundle(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
 
 Part: TypeAlias = ManifestPart | Bundle
 _ENCODER: Final = msgspec.msgpack.Encoder()
-_DECODER: Final = msgspec.msgpack.Decoder(ManifestPart | Bundle)
+_DECODER: Final[msgspec.msgpack.Decoder[Part]] = msgspec.msgpack.Decoder(ManifestPart | Bundle)
 
 
 def encode_part(part: Part) -> bytes:
@@ -155,7 +157,7 @@ def pack(data: Buffer, prefix: Buffer) -> bytes:
 
 
 def unpack(packed: Buffer, prefix: Buffer, length: int) -> bytes:
-    """What :func:`pack` made of ``length`` bytes. Raises DeltaError when there are not just as many, or no difference."""
+    """What :func:`pack` made of ``length`` bytes. Raises DeltaError when it makes more or less, or nothing."""
     try:
         # The size that a frame claims is what would be allocated: it is looked at before anything is unpacked.
         claimed = zstandard.frame_content_size(packed)

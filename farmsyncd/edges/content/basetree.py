@@ -19,6 +19,7 @@ from farmsyncd.core.chunks import digest_of
 from farmsyncd.core.parts import Shared, Source
 from farmsyncd.core.snapshot import Manifest
 from farmsyncd.edges.content.growing import GrowingTree, mode_of
+from farmsyncd.edges.content.leftovers import read_into
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -37,8 +38,13 @@ class BaseTree:
     """The tree of a base. Methods may be called from several threads."""
 
     def __init__(self, base: Base) -> None:
-        self.base = base
-        self.fd = os.open(base.path, _DIRECTORY)
+        self.manifest = base.manifest
+        try:
+            self.fd = os.open(base.path, _DIRECTORY)
+        except OSError as error:
+            if error.errno in _OUR_FAULT:
+                raise
+            self.fd = -1  # every look into it fails from now on, as if each of its files were damaged
 
     def close(self) -> None:
         """Let go of the directory; again does nothing."""
@@ -52,7 +58,7 @@ class BaseTree:
         A file cannot be when it is not what it was (size, time, permissions), has as many links as the file system
         allows, or lies on another file system. Raises OSError when the new tree cannot be written.
         """
-        parent, _, name = shared[0].path.rpartition(b"/")
+        parent = shared[0].path.rpartition(b"/")[0]
         target_parent = shared[0].entry.path.rpartition(b"/")[0]
         try:
             source = os.open(parent or b".", _DIRECTORY, dir_fd=self.fd)
@@ -70,12 +76,7 @@ class BaseTree:
             os.close(source)
 
     def read(self, source: Source, digest: bytes, buffer: memoryview) -> memoryview | None:
-        """The chunk ``digest`` read into ``buffer`` (large enough) from where it should lie, None if it is not there."""
-        data = self.peek(source, buffer)
-        return data if data is not None and digest_of(data) == digest else None
-
-    def peek(self, source: Source, buffer: memoryview) -> memoryview | None:
-        """What lies where a chunk should, unverified; None when it cannot be read or is too short."""
+        """The chunk ``digest``, read into ``buffer`` from where it should lie; None if it is not there."""
         try:
             fd = os.open(source.path, _FILE, dir_fd=self.fd)
         except OSError as error:
@@ -83,22 +84,12 @@ class BaseTree:
                 raise
             return None
         try:
-            return _fill(fd, source.offset, buffer[: source.length])
+            data = buffer[: source.length]
+            return data if read_into(fd, source.offset, data) and digest_of(data) == digest else None
+        except OSError:  # a sector that cannot be read: the chunk can be had elsewhere
+            return None
         finally:
             os.close(fd)
-
-
-def _fill(fd: int, offset: int, buffer: memoryview) -> memoryview | None:
-    left = buffer
-    try:
-        while left:
-            got = os.preadv(fd, [left], offset)
-            if not got:
-                return None
-            left, offset = left[got:], offset + got
-    except OSError:  # a sector that cannot be read: the chunk can be had elsewhere
-        return None
-    return buffer
 
 
 def _link(source: int, target: int, shared: Sequence[Shared]) -> list[Shared]:

@@ -63,7 +63,7 @@ class GrowingTree:
         try:
             os.mkdir(entry.path, _GROWING_DIR_MODE, dir_fd=self.fd)
         except FileExistsError:
-            os.chmod(entry.path, _GROWING_DIR_MODE, dir_fd=self.fd)  # noqa: PTH101 - relative to a descriptor
+            os.chmod(entry.path, _GROWING_DIR_MODE, dir_fd=self.fd)
 
     def make_link(self, entry: Entry) -> None:
         """Make a symbolic link; one that is there already is left, for it was found to be right."""
@@ -96,7 +96,7 @@ class GrowingTree:
             self._missing[entry.path] = missing
             self._dirty[entry.path] = 0
         if there:
-            os.chmod(entry.path, _GROWING_FILE_MODE, dir_fd=self.fd)  # noqa: PTH101 - relative to a descriptor
+            os.chmod(entry.path, _GROWING_FILE_MODE, dir_fd=self.fd)
             return
         fd = os.open(entry.path, _NEW, _GROWING_FILE_MODE, dir_fd=self.fd)
         try:
@@ -145,7 +145,7 @@ class GrowingTree:
     def seal(self, directories: Sequence[Entry]) -> None:
         """Make the directories of a complete tree read-only, its root included."""
         for entry in directories:
-            os.chmod(entry.path, DIR_MODE, dir_fd=self.fd)  # noqa: PTH101 - relative to a descriptor
+            os.chmod(entry.path, DIR_MODE, dir_fd=self.fd)
         os.fchmod(self.fd, DIR_MODE)
 
     def sync(self) -> None:
