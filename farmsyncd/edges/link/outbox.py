@@ -16,11 +16,14 @@ TURN = 2 * PIECE
 
 
 class Extent(Protocol):
-    """Bytes of a file that are whole frames: ``length`` of them, from ``offset`` on."""
+    """Bytes of a file that are whole frames: ``length`` of them, from ``offset`` on.
+
+    The file is open for as long as the extent is held, and may have lost its name meanwhile.
+    """
 
     @property
-    def path(self) -> os.PathLike[str] | str:
-        """The file."""
+    def fd(self) -> int:
+        """The open file; its position is never used."""
 
     @property
     def offset(self) -> int:
@@ -36,10 +39,11 @@ class PourEnded(LocalError):
 
 
 class _FilePart:
-    """The unsent part of an extent, its file open."""
+    """The unsent part of an extent, which it holds on to."""
 
     def __init__(self, extent: Extent) -> None:
-        self._fd = os.open(extent.path, os.O_RDONLY | os.O_CLOEXEC)
+        self._extent = extent
+        self._fd = extent.fd
         self._offset = extent.offset
         self.left = extent.length
         os.posix_fadvise(self._fd, extent.offset, extent.length, os.POSIX_FADV_WILLNEED)
@@ -51,7 +55,7 @@ class _FilePart:
         return sent
 
     def close(self) -> None:
-        os.close(self._fd)
+        """Nothing to do: the extent's file is its owner's."""
 
 
 class _BytesPart:
