@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeVar
 import attrs
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from farmsyncd.core import cycle
 from farmsyncd.core.cycle import Course, Phase, Step
@@ -82,6 +83,11 @@ class Keeper:
         """All courses, as they were last known."""
         return self._courses
 
+    def versions(self) -> set[tuple[str, str]]:
+        """(dataset, version) of all that is active or pending."""
+        cycles = [(one.dataset, cycle) for one in self._courses.values() for cycle in (one.active, one.pending)]
+        return {(dataset, cycle.version) for dataset, cycle in cycles if cycle is not None}
+
     async def load(self) -> None:
         """Read the courses from the catalog."""
         courses = await self._thread.run(self._catalog.courses)
@@ -130,7 +136,16 @@ class Keeper:
                 await self.current(course.dataset, _BACKSTOP)
 
     def _exclusively(self, dataset: str, work: Callable[[], Coroutine[Deferred[Any], Any, T]]) -> Deferred[T]:
-        return self._locks.setdefault(dataset, DeferredLock()).run(work)
+        """Run ``work`` alone on ``dataset``, to its end, even if nobody waits for it any more."""
+        working = self._locks.setdefault(dataset, DeferredLock()).run(work)
+        waiting: Deferred[T] = Deferred()
+
+        def deliver(result: T | Failure) -> None:
+            if not waiting.called:
+                waiting.callback(result)
+
+        working.addBoth(deliver)
+        return waiting
 
     async def _roll_over(self, dataset: str, by: str) -> None:
         await self._change(dataset, lambda _course, _now_ns: None, "publish", by)

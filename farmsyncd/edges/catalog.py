@@ -124,8 +124,8 @@ class Catalog(Protocol):
     def versions(self) -> list[VersionRecord]:
         """All versions that are kept, the oldest first."""
 
-    def drop_version(self, dataset: str, version: str) -> None:
-        """Forget that a version is kept."""
+    def drop_version(self, dataset: str, version: str) -> bool:
+        """Forget that a version is kept, unless it is active or pending; whether it was forgotten."""
 
     def nodes(self) -> list[NodeRecord]:
         """All nodes that are known, by name and dataset."""

@@ -176,9 +176,13 @@ class SqliteCatalog:
         rows = self._db.execute("SELECT * FROM versions ORDER BY published_at_ns, dataset, version")
         return [VersionRecord(*row) for row in rows]
 
-    def drop_version(self, dataset: str, version: str) -> None:
-        """Forget that a version is kept."""
-        self._write("DELETE FROM versions WHERE dataset = ? AND version = ?", [(dataset, version)])
+    def drop_version(self, dataset: str, version: str) -> bool:
+        """Forget that a version is kept, unless it is active or pending; whether it was forgotten."""
+        statement = """DELETE FROM versions WHERE dataset = ? AND version = ? AND NOT EXISTS (
+            SELECT 1 FROM datasets d
+            JOIN cycles c ON c.dataset = d.name AND c.number IN (d.active_cycle, d.pending_cycle)
+            WHERE d.name = versions.dataset AND c.version = versions.version)"""
+        return self._write(statement, [(dataset, version)]) > 0
 
     # Nodes, flips and pins
 

@@ -1,0 +1,117 @@
+"""How a tree becomes a version that is kept here, and a version a dataset's next cycle.
+
+The order is what makes it safe: chunks are durable, then the manifest, then the cycle, and only then is anybody told.
+A crash in between leaves something that nobody refers to, and housekeeping clears that away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import attrs
+
+from farmsyncd.core.cycle import Step
+from farmsyncd.core.refusal import Refused
+from farmsyncd.core.snapshot import Kind, Manifest, decode_pieces
+from farmsyncd.core.when import When
+from farmsyncd.data.content.library import Library
+from farmsyncd.data.keeper import Keeper
+from farmsyncd.edges.catalog import VersionRecord
+from farmsyncd.edges.content.packs import Hold
+from farmsyncd.edges.workthread import WorkThread
+
+
+@attrs.frozen
+class Offer:
+    """A version that somebody wants to publish. What of it is here, and what comes, stays until it is released."""
+
+    manifest: Manifest = attrs.field(repr=False)
+    hold: Hold = attrs.field(repr=False)
+
+    @property
+    def missing_bytes(self) -> int:
+        """Bytes of the chunks that were not here, unpacked."""
+        chunks = self.manifest.distinct_chunks()
+        return sum(chunks[number][1] for number in self.hold.missing)
+
+    def release(self) -> None:
+        """Care no longer for what came of it."""
+        self.hold.release()
+
+
+class Publications:
+    """Takes offers in, and publishes what is complete.
+
+    ``check_room`` is told how many bytes will be written, and raises Unavailable when the disk cannot take them.
+    """
+
+    def __init__(
+        self,
+        library: Library,
+        keeper: Keeper,
+        thread: WorkThread,
+        now_ns: Callable[[], int],
+        check_room: Callable[[int], None],
+    ) -> None:
+        self._library = library
+        self._keeper = keeper
+        self._thread = thread
+        self._now_ns = now_ns
+        self._check_room = check_room
+
+    async def offer(self, pieces: tuple[bytes, ...], version: str) -> Offer:
+        """Look at a manifest that is offered. Raises ManifestError (a PeerError); Unavailable when it is too much."""
+        return await self._thread.run(self._offer, lambda: decode_pieces(pieces, version))
+
+    async def offer_manifest(self, manifest: Manifest) -> Offer:
+        """The same for a tree that was read here."""
+        return await self._thread.run(self._offer, lambda: manifest)
+
+    def _offer(self, find: Callable[[], Manifest]) -> Offer:
+        manifest = find()
+        offer = Offer(manifest, self._library.store.hold(manifest))
+        try:
+            self._check_room(offer.missing_bytes)
+        except BaseException:
+            offer.release()
+            raise
+        return offer
+
+    async def publish(self, offer: Offer, dataset: str, when: When, origin: str, by: str) -> Step:
+        """Publish an offered version, all of whose chunks must have come. Raises Refused."""
+        manifest = offer.manifest
+        self._keeper.foresee(dataset, manifest.version, when)  # refuse before anything is written
+        missing = await self._thread.run(self._library.store.missing, manifest)
+        if missing:
+            raise Refused(
+                "bad",
+                f"expected all chunks of {manifest.version} before PUBLISH, and {len(missing)} have not come: "
+                "offer it again, and send what is lacking",
+            )
+        with self._library.using(manifest.version):
+            if manifest.version not in self._library:
+                await self._library.keep(manifest)
+            return await self._keeper.publish(self._record(dataset, manifest), when, origin, by)
+
+    async def publish_kept(self, version: str, dataset: str, when: When, origin: str, by: str) -> Step:
+        """Publish a version that is kept here already. Raises Refused: ``gone`` when it is not."""
+        with self._using_kept(version):
+            manifest = await self._library.manifest(version)
+            missing = await self._thread.run(self._library.store.missing, manifest)
+            if missing:
+                raise Refused(
+                    "gone", f"{len(missing)} chunks of {version} were found damaged here; publish its tree again"
+                )
+            return await self._keeper.publish(self._record(dataset, manifest), when, origin, by)
+
+    @contextmanager
+    def _using_kept(self, version: str) -> Iterator[None]:
+        with self._library.using(version):
+            if version not in self._library:
+                raise Refused("gone", f"expected a version that is kept here, and {version} is not; publish it again")
+            yield
+
+    def _record(self, dataset: str, manifest: Manifest) -> VersionRecord:
+        files = sum(entry.kind is Kind.FILE for entry in manifest.entries)
+        return VersionRecord(dataset, manifest.version, self._now_ns(), files, manifest.total_bytes)

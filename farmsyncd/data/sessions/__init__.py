@@ -1,0 +1,1 @@
+"""What the data server says on its connections: one module for each role, and the gate that greets."""

@@ -1,0 +1,98 @@
+"""A node that follows schedules: it asks for plans and is pushed later ones, and says how it stands and flips."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from twisted.internet.defer import CancelledError
+from twisted.logger import Logger
+
+from farmsyncd.core.cycle import Course
+from farmsyncd.core.messages.base import Message
+from farmsyncd.core.messages.greeting import Hello
+from farmsyncd.core.messages.schedule import Datasets, Flipped, Noted, Schedule, Standing
+from farmsyncd.data.flips import FlipBook
+from farmsyncd.data.followers import Followers
+from farmsyncd.data.keeper import Keeper, plan_message
+from farmsyncd.data.pins import PinBoard
+from farmsyncd.data.roster import Roster
+from farmsyncd.data.sessions.people import not_for
+from farmsyncd.data.sessions.turns import Turns
+from farmsyncd.edges.link import Link
+
+
+class NodeRole:
+    """One node's connection. Raises PeerError when another node of this name is here."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        link: Link,
+        hello: Hello,
+        keeper: Keeper,
+        followers: Followers,
+        roster: Roster,
+        pins: PinBoard,
+        flips: FlipBook,
+    ) -> None:
+        self._link = link
+        self._keeper = keeper
+        self._followers = followers
+        self._roster = roster
+        self._pins = pins
+        self._flips = flips
+        self._turns = Turns(link)
+        self._present = roster.admit(link, hello)
+
+    @property
+    def name(self) -> str:
+        """The node's name."""
+        return self._present.name
+
+    def received(self, message: Message) -> None:
+        """Answer what a node asks or says."""
+        match message:
+            case Datasets():
+                self._followers.follow_list(self._link)
+                self._link.send(self._followers.datasets())
+            case Schedule():
+                self._present.datasets.add(message.dataset)
+                self._followers.follow(self._link, message.dataset)
+                self._turns.take(message, partial(self._schedule, message.dataset))
+            case Standing():
+                self._roster.stands(self._present, message)
+                self._turns.take(message, partial(self._standing, message.dataset))
+            case Flipped():
+                self._turns.take(message, partial(self._flipped, message))
+            case _:
+                self._link.send(not_for(message, "a node"))
+
+    def lost(self, reason: str) -> None:
+        """The node has gone."""
+        self._followers.drop(self._link)
+        self._roster.leave(self._present, reason)
+        self._turns.end()
+
+    async def _come_back(self, dataset: str) -> Course:
+        """Roll over if this node is the first to come back after an activation; the course then."""
+        try:
+            course = await self._keeper.current(dataset, self.name)
+        except CancelledError:
+            raise
+        except Exception:
+            self._log.failure("{dataset} could not be rolled over; nodes flip all the same", dataset=dataset)
+            course = self._keeper.courses.get(dataset)
+        return course if course is not None else Course(dataset)
+
+    async def _standing(self, dataset: str) -> None:
+        await self._come_back(dataset)
+
+    async def _schedule(self, dataset: str) -> None:
+        course = await self._come_back(dataset)
+        self._link.send(self._pins.message(self.name, dataset), plan_message(course))
+
+    async def _flipped(self, flipped: Flipped) -> None:
+        await self._come_back(flipped.dataset)
+        await self._flips.note(self.name, flipped)
+        self._link.send(Noted(flipped.dataset, flipped.cycle))
