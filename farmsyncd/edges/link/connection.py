@@ -19,7 +19,7 @@ from twisted.internet import tcp
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime, ISSLTransport
+from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime, ISSLTransport, ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -170,8 +170,9 @@ class Link(Protocol):
         peer = transport.getPeer()
         if isinstance(peer, IPv4Address | IPv6Address):
             self.address = f"{peer.host}:{peer.port}"
-            transport.setTcpNoDelay(True)
-            transport.setTcpKeepAlive(True)
+            if ITCPTransport.providedBy(transport):
+                transport.setTcpNoDelay(True)
+                transport.setTcpKeepAlive(True)
         else:
             self.address = "a local socket"
         if isinstance(transport, tcp.Connection):
@@ -311,8 +312,7 @@ class Link(Protocol):
         self._valve.detach()  # the peer's own end must be seen
         self._timers.stop("greeting", "heartbeat")
         self._timers.start("patience", self.settings.patience, self._impatient)
-        if last and not self._outbox.midway:
-            self._outbox.put(last)
+        self._outbox.put(last)
         self._outbox.end_pour(reason)
         if self._outbox.idle:
             self._emptied()

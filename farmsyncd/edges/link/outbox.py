@@ -91,7 +91,6 @@ class Outbox:
         self._queued = 0
         self._part: _FilePart | _BytesPart | None = None
         self._part_begun = False
-        self._part_poured = False
         self._source: Iterator[bytes | Extent] | None = None
         self._poured: Deferred[None] | None = None
         self._pumping = False
@@ -111,11 +110,6 @@ class Outbox:
     def idle(self) -> bool:
         """Whether nothing waits at all: what is sent now leaves now."""
         return self._part is None and not self._queue and self._source is None
-
-    @property
-    def midway(self) -> bool:
-        """Whether a poured frame has been begun and not finished, so that no message may follow."""
-        return self._part is not None and self._part_poured and self._part_begun
 
     def put(self, frames: bytes) -> None:
         """Send whole frames after all that waits."""
@@ -163,8 +157,12 @@ class Outbox:
             try:
                 sent = part.step(outlet) if part.left else 0
             except (EOFError, OSError) as error:
-                self._torn(f"a file that was being sent could not be read: {error or 'it is too short'}")
-                return False
+                if self._part_begun:
+                    self._torn(f"a file that was being sent could not be read: {str(error) or 'it is too short'}")
+                    return False
+                self._part = None
+                self._end_pour(error)
+                continue
             if sent:
                 budget -= sent
                 self._part_begun = True
@@ -182,11 +180,10 @@ class Outbox:
         if self._queue:
             frames = self._queue.popleft() if len(self._queue) == 1 else self._join()
             self._queued -= len(frames)
-            self._part, self._part_poured = _BytesPart(frames), False
+            self._part = _BytesPart(frames)
             return True
         if self._source is None:
             return False
-        self._part_poured = True
         try:
             item = next(self._source)
             self._part = _BytesPart(item) if isinstance(item, bytes) else _FilePart(item)
