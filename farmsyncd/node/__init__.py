@@ -11,7 +11,6 @@
 ``record``      what must not be forgotten over a restart
 ``boot``        what the disk holds at start, and whether it may be served
 ``staging``     bringing a version in
-``upkeep``      removing what is not needed any longer
 ``hooks``       what is told of each flip: a command, a URL
 ``serving``     the active cache over HTTP
 ``report``      ``/status`` and ``/metrics``

@@ -100,6 +100,11 @@ class Pointing:
             self._next = self._flips_at_ns = None
         self._announce()
 
+    def rehearse(self) -> None:
+        """Go the way of :meth:`serve`, changing nothing: what it needs is then in memory when it counts."""
+        self.current()
+        self._announce()
+
     def _is_close(self) -> bool:
         return self._flips_at_ns is not None and self._flips_at_ns - self._clock.now_ns() <= HOLD_NS
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -63,31 +64,26 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     pins: tuple[str, ...] = ()
     flips: tuple[FlipNote, ...] = ()
 
-    def activated(self, turn: Turn, flip: FlipNote | None) -> Record:
+    def activated(self, turn: Turn) -> Record:
         """The record once ``turn`` is the one that is served."""
         same = self.active is not None and self.active.cycle == turn.cycle
         activations = self.activations if same else (*self.activations, turn.version)[-_MOST_ACTIVATIONS:]
         pending = self.pending if self.pending is not None and self.pending.cycle > turn.cycle else None
-        flips = self.flips if flip is None else (*self.flips, flip)[-_MOST_FLIPS:]
         return msgspec.structs.replace(
             self,
             highest=max(self.highest, turn.cycle),
             active=Served.of(turn),
             pending=pending,
             activations=activations,
-            flips=flips,
         )
+
+    def with_flips(self, flips: Iterable[FlipNote]) -> Record:
+        """The record with more to be told to the data server."""
+        return msgspec.structs.replace(self, flips=(*self.flips, *flips)[-_MOST_FLIPS:])
 
     def noted(self, cycle: int) -> Record:
         """The record once the data server has noted the flip of ``cycle``."""
         return msgspec.structs.replace(self, flips=tuple(flip for flip in self.flips if flip.cycle != cycle))
-
-    def amended(self, cycle: int, detail: str) -> Record:
-        """The record with what is to be told of the flip of ``cycle``, if that was not noted yet."""
-        flips = tuple(
-            msgspec.structs.replace(flip, detail=detail) if flip.cycle == cycle else flip for flip in self.flips
-        )
-        return msgspec.structs.replace(self, flips=flips)
 
 
 class RecordFile:

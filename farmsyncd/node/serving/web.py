@@ -12,7 +12,6 @@ from email.utils import formatdate
 from pathlib import Path
 from typing import Protocol
 
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPullProducer
 from twisted.logger import Logger
 from twisted.web.http import Request
@@ -32,8 +31,8 @@ class Shelf(Protocol):
     def current(self) -> str | None:
         """The version that is active at this very moment; None when there is nothing to serve."""
 
-    def tree(self, version: str) -> Tree | Deferred[Tree | None] | None:
-        """The version's files, or a promise of them; None when it is not complete on this disk."""
+    def tree(self, version: str) -> Tree | None:
+        """The version's files; None when it is not complete on this disk."""
 
     def path(self, version: str) -> Path:
         """The version's directory."""
@@ -66,36 +65,12 @@ class ServingResource(Resource):
         if version is None:
             request.setHeader(b"retry-after", b"1")
             return _plain(request, 503, b"This node has no version of the dataset yet.\n")
-        tree = shelf.tree(version)
-        if isinstance(tree, Deferred):
-            return self._later(request, asked, shelf, version, tree)
-        return self._answer(request, asked, shelf, version, tree)
+        return self._answer(request, asked, shelf, version)
 
     render_HEAD = render_GET  # noqa: N815 - twisted.web leaves the body out by itself
 
-    def _later(self, request: Request, asked: Asked, shelf: Shelf, version: str, coming: Deferred[Tree | None]) -> int:
-        gone: list[bool] = []
-
-        def answer(tree: Tree | None) -> None:
-            if gone:
-                return
-            body = self._answer(request, asked, shelf, version, tree)
-            if isinstance(body, bytes):
-                if request.method != b"HEAD":
-                    request.write(body)
-                request.finish()
-
-        def failed(failure: object) -> None:
-            self.log.error(
-                "{dataset}@{version} cannot be read: {failure}", dataset=asked.dataset, version=version, failure=failure
-            )
-            answer(None)
-
-        request.notifyFinish().addErrback(lambda _: gone.append(True))
-        coming.addCallback(answer).addErrback(failed)
-        return NOT_DONE_YET
-
-    def _answer(self, request: Request, asked: Asked, shelf: Shelf, version: str, tree: Tree | None) -> int | bytes:
+    def _answer(self, request: Request, asked: Asked, shelf: Shelf, version: str) -> int | bytes:
+        tree = shelf.tree(version)
         if tree is None:
             return _plain(request, 404, b"This version is not on this node.\n")
         request.setHeader(b"x-farmsync-version", version.encode())

@@ -1,0 +1,252 @@
+"""A node, wired together: what is shared by all datasets, and the replicas, one for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import attrs
+from treq.client import HTTPClient
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList, ensureDeferred, gatherResults
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.logger import Logger
+from twisted.web.client import Agent, HTTPConnectionPool
+
+from farmsyncd.core.farmtime import Estimate
+from farmsyncd.core.messages.greeting import PROTOCOL, Hello
+from farmsyncd.core.pointer import Pointer
+from farmsyncd.core.words import is_name
+from farmsyncd.edges.cache.cachedir import CacheDir
+from farmsyncd.edges.cache.pointerfile import PointerFile, boot_id
+from farmsyncd.edges.release import RELEASE
+from farmsyncd.edges.timing.clocks import LocalClock
+from farmsyncd.edges.timing.steady import SteadyTime
+from farmsyncd.edges.timing.timekeeper import Timekeeper
+from farmsyncd.edges.workthread import WorkThread
+from farmsyncd.errors import FarmsyncError
+from farmsyncd.node import checking
+from farmsyncd.node.boot import Found, look
+from farmsyncd.node.config import NodeConfig
+from farmsyncd.node.follower import Follower
+from farmsyncd.node.hooks import Hooks
+from farmsyncd.node.pointing import Pointing
+from farmsyncd.node.record import RecordFile
+from farmsyncd.node.replica import Replica, Surroundings
+from farmsyncd.node.shelf import Shelf
+from farmsyncd.node.staging.stager import Stager
+
+_RECORD = "record"
+
+
+@attrs.frozen
+class _Opened:
+    """A dataset's directory, read in the disk's thread."""
+
+    cache: CacheDir
+    records: RecordFile
+    page: PointerFile
+    found: Found
+
+
+class Node(Service):
+    """Follows the farm's datasets. ``reactor`` is the whole one; ``clock`` is the node's own, perhaps a wrong one."""
+
+    log = Logger()
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        endpoint: IStreamClientEndpoint,
+        reactor: Any,
+        clock: LocalClock,
+        random: Callable[[], float],
+        instance: str,
+    ) -> None:
+        self.config = config
+        self.clock = clock
+        self.replicas: dict[str, Replica] = {}
+        self.instance = instance
+        self._reactor = reactor
+        self._random = random
+        self._wakes = SteadyTime(reactor)
+        self._disk = WorkThread("disk", reactor)
+        self._checker = WorkThread("check", reactor)
+        self._opening: set[str] = set()
+        self._pages: list[PointerFile] = []
+        self._boot_id = boot_id()
+        self.timekeeper = Timekeeper(endpoint, config.name, clock, self._wakes, random)
+        self.timekeeper.on_change(self._clock_moved)
+        self.stager = Stager(
+            endpoint,
+            Hello(PROTOCOL, "stager", config.name, (f"software={RELEASE}",)),
+            reactor,
+            self._wakes,
+            clock.now_ns,
+            config.staging.at_once,
+            config.staging.rate_bytes or 0,
+        )
+        self.follower = Follower(
+            endpoint,
+            self._hello(),
+            self.followed,
+            self._follow,
+            self._wakes,
+            random,
+            config.follow_ns / 1e9,
+            all_datasets=not config.dataset,
+        )
+        self._around = Surroundings(
+            clock=clock,
+            wakes=self._wakes,
+            estimate=self.timekeeper.estimate,
+            disk=self._disk,
+            stager=self.stager,
+            hooks=self._hooks(),
+            told=self._told,
+            random=random,
+            keep=config.keep,
+            spread_ns=config.staging.spread_ns,
+        )
+
+    def _hello(self) -> Hello:
+        features = [f"software={RELEASE}", f"instance={self.instance}"]
+        if self.config.serve is not None:
+            host, port = self.config.serve
+            features.append(f"serve=[{host}]:{port}" if ":" in host else f"serve={host}:{port}")
+        return Hello(PROTOCOL, "node", self.config.name, tuple(features))
+
+    def _hooks(self) -> Hooks:
+        # No connection outlives a hook: flips are rare.
+        agent = Agent(self._reactor, pool=HTTPConnectionPool(self._reactor, persistent=False))
+        hooks = self.config.hooks
+        return Hooks(self._reactor, HTTPClient(agent), hooks.command, hooks.url, hooks.timeout_ns / 1e9)
+
+    # Service
+
+    def startService(self) -> None:  # noqa: N802 - IService
+        """Read the disk, serve what it holds, then follow the schedule."""
+        super().startService()  # type: ignore[no-untyped-call]
+        self.timekeeper.startService()
+        ensureDeferred(self._begin()).addErrback(lambda failure: self.log.failure("the node cannot begin", failure))
+
+    async def _begin(self) -> None:
+        await gatherResults([ensureDeferred(self._open(name)) for name in self._at_start()])
+        if self.running:
+            self.follower.startService()
+
+    def _at_start(self) -> Iterable[str]:
+        if self.config.dataset:
+            return dict.fromkeys(self.config.dataset)
+        return sorted(path.parent.name for path in self.config.state.glob(f"*/{_RECORD}") if is_name(path.parent.name))
+
+    def stopService(self) -> Deferred[object]:  # noqa: N802 - IService
+        """Fires when nothing runs any more, and all that must not be forgotten is on the disk."""
+        super().stopService()  # type: ignore[no-untyped-call]
+        return ensureDeferred(self._end())
+
+    async def _end(self) -> None:
+        await DeferredList([replica.stop() for replica in self.replicas.values()])
+        await self.timekeeper.stopService()
+        if self.follower.running:
+            await self.follower.stopService()
+        await self._checker.stop()
+        await self._disk.stop()
+        for page in self._pages:
+            page.close()
+
+    # Datasets
+
+    def followed(self) -> list[tuple[str, Replica]]:
+        """All replicas, by name."""
+        return list(self.replicas.items())
+
+    def shelf(self, dataset: str) -> Shelf | None:
+        """What of a dataset can be served."""
+        replica = self.replicas.get(dataset)
+        return None if replica is None else replica.shelf
+
+    def _follow(self, names: tuple[str, ...]) -> None:
+        """The data server has these datasets."""
+        for name in names:
+            if name not in self.replicas and name not in self._opening:
+                ensureDeferred(self._join(name)).addErrback(
+                    lambda failure: self.log.failure("a dataset cannot be followed", failure)
+                )
+
+    async def _join(self, name: str) -> None:
+        await self._open(name)
+        self.follower.ask(name)
+
+    async def _open(self, name: str) -> None:
+        self._opening.add(name)
+        try:
+            opened = await self._disk.run(self._read, self.config.state / name)
+        except (FarmsyncError, OSError) as error:
+            self.log.error("{dataset} cannot be followed: {error}", dataset=name, error=str(error))
+            return
+        finally:
+            self._opening.discard(name)
+        self._pages.append(opened.page)
+        if not self.running:
+            return
+        replica = Replica(
+            name,
+            opened.found,
+            opened.cache,
+            opened.records,
+            Pointing(self.clock, opened.page, self._boot_id),
+            self._around,
+            self._appointment(opened.page.read(), opened.found),
+        )
+        self.replicas[name] = replica
+        replica.start()
+        if self.config.check == "stat" and self.config.check_later:
+            ensureDeferred(self._check_later(replica, opened)).addErrback(
+                lambda failure: self.log.failure("checking {dataset} failed", failure, dataset=name)
+            )
+
+    def _read(self, path: Path) -> _Opened:
+        """In the disk's thread: see what a dataset's directory holds."""
+        cache = CacheDir(path)
+        cache.recover()
+        records = RecordFile(path / _RECORD)
+        page = PointerFile(cache.pointer_path)
+        announced = page.read()
+        if announced is not None and announced.boot_id != self._boot_id:
+            announced = None
+        check = checking.by_hash if self.config.check == "hash" else checking.by_stat
+        machine_ns = self.clock.machine_ns(self.clock.now_ns())
+        return _Opened(cache, records, page, look(cache, records.load(), announced, machine_ns, check))
+
+    async def _check_later(self, replica: Replica, opened: _Opened) -> None:
+        for version, manifest in opened.found.complete.items():
+            fault = await self._checker.run(checking.by_hash, opened.cache.version_path(version), manifest)
+            if fault and version in replica.shelf.versions and self.running:
+                replica.distrust(version, fault)
+
+    def _appointment(self, announced: Pointer | None, found: Found) -> int | None:
+        """When the pending turn comes, by this node's clock, if that was settled before this start of the node."""
+        pending = found.pending
+        if announced is None or pending is None or announced.boot_id != self._boot_id:
+            return None
+        if announced.next_cycle != pending.cycle or announced.flips_at_machine_ns is None:
+            return None
+        local_ns = self.clock.now_ns()
+        for _ in range(4):  # the clocks' rates differ by little: this comes to rest
+            local_ns += announced.flips_at_machine_ns - self.clock.machine_ns(local_ns)
+        return local_ns
+
+    # News
+
+    def _clock_moved(self, estimate: Estimate | None) -> None:
+        del estimate
+        for replica in self.replicas.values():
+            replica.reconsider()
+
+    def _told(self, dataset: str) -> None:
+        self.timekeeper.expect(
+            replica.known.next.at_ns for replica in self.replicas.values() if replica.known.next is not None
+        )
+        self.follower.tell(dataset)

@@ -1,0 +1,118 @@
+"""What a node says of itself to people and to monitoring: ``/status``, ``/metrics`` and ``/ready``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from farmsyncd.core.messages.schedule import NODE_STATES
+from farmsyncd.core.standing import Turn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from farmsyncd.node.node import Node
+    from farmsyncd.node.replica import Replica
+
+
+def status(node: Node) -> dict[str, object]:
+    """The node and its datasets; times are farm time in nanoseconds."""
+    now_ns = node.clock.now_ns()
+    estimate = node.timekeeper.estimate()
+    return {
+        "name": node.config.name,
+        "instance": node.instance,
+        "connected": node.follower.connected,
+        "farm_time_ns": None if estimate is None else estimate.farm_ns(now_ns),
+        "offset_ns": None if estimate is None else estimate.offset_at(now_ns),
+        "error_bound_ns": None if estimate is None else estimate.bound_at(now_ns),
+        "rate_ppb": None if estimate is None else estimate.rate_ppb,
+        "datasets": {name: _dataset(replica) for name, replica in node.followed()},
+        "staged_versions": node.stager.totals.versions,
+        "staged_bytes": node.stager.totals.bytes_received,
+    }
+
+
+def _dataset(replica: Replica) -> dict[str, object]:
+    coming = replica.known.next
+    return {
+        "state": replica.state(),
+        "detail": replica.detail(),
+        "active": _turn(replica.pointing.current()),
+        "next": None if coming is None else {**(_turn(coming) or {}), "activates_at_ns": coming.at_ns},
+        "staged": [version for version in sorted(replica.shelf.versions) if coming and version == coming.version],
+        "versions": sorted(replica.shelf.versions),
+        "pinned": sorted(replica.record.pins),
+        "flips_to_report": len(replica.record.flips),
+    }
+
+
+def _turn(turn: Turn | None) -> dict[str, object] | None:
+    return None if turn is None else {"cycle": turn.cycle, "version": turn.version}
+
+
+def ready(node: Node) -> tuple[bool, str]:
+    """Whether the node serves all that there is to serve, and what is missing."""
+    replicas = dict(node.followed())
+    served = {name for name, replica in replicas.items() if replica.pointing.current() is not None}
+    # What has never been activated anywhere is no reason to keep a node out of the farm.
+    future = {
+        name for name, replica in replicas.items() if replica.known.revision >= 0 and replica.known.active is None
+    }
+    missing = sorted({*node.config.dataset, *replicas} - served - (future if served else set()))
+    if missing:
+        return False, f"no active version of {', '.join(missing)}"
+    if not replicas:
+        return False, "no dataset is followed yet"
+    return True, "ready"
+
+
+def metrics(node: Node) -> str:
+    """The same in Prometheus's text format."""
+    registry = CollectorRegistry()
+    registry.register(_Metrics(node))
+    return generate_latest(registry).decode()
+
+
+class _Metrics(Collector):
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def collect(self) -> Iterable[Metric]:
+        yield from self._clock()
+        yield from self._datasets()
+        totals = self._node.stager.totals
+        yield CounterMetricFamily("farmsync_node_staged_versions", "Versions brought in", value=totals.versions)
+        yield CounterMetricFamily("farmsync_node_staged_bytes", "Bytes received to stage", value=totals.bytes_received)
+
+    def _clock(self) -> Iterable[Metric]:
+        connected = float(self._node.follower.connected)
+        yield GaugeMetricFamily("farmsync_node_connected", "Whether the data server is there", value=connected)
+        estimate = self._node.timekeeper.estimate()
+        if estimate is None:
+            return
+        now_ns = self._node.clock.now_ns()
+        offset, bound = estimate.offset_at(now_ns) / 1e9, estimate.bound_at(now_ns) / 1e9
+        yield GaugeMetricFamily("farmsync_node_clock_offset_seconds", "Farm time minus the node's clock", value=offset)
+        yield GaugeMetricFamily(
+            "farmsync_node_clock_error_bound_seconds", "Hard bound of the offset's error", value=bound
+        )
+
+    def _datasets(self) -> Iterable[Metric]:
+        state = GaugeMetricFamily("farmsync_node_state", "1 for the state a dataset is in", labels=["dataset", "state"])
+        cycle = GaugeMetricFamily("farmsync_node_active_cycle", "The cycle that is served", labels=["dataset"])
+        lateness = GaugeMetricFamily(
+            "farmsync_node_last_flip_lateness_seconds", "From a flip's time until it was done", labels=["dataset"]
+        )
+        for name, replica in self._node.followed():
+            for one in NODE_STATES:
+                state.add_metric([name, one], float(replica.state() == one))
+            turn = replica.pointing.current()
+            if turn is not None:
+                cycle.add_metric([name], turn.cycle)
+            if replica.lateness_ns is not None:
+                lateness.add_metric([name], replica.lateness_ns / 1e9)
+        yield from (state, cycle, lateness)

@@ -1,0 +1,85 @@
+"""``twistd farmsync-node``: its options, and the service that they describe."""
+
+from __future__ import annotations
+
+import secrets
+from random import SystemRandom
+from typing import Any
+
+from twisted.application.service import IService, MultiService, Service
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import clientFromString, serverFromString
+
+from farmsyncd.core.skew import Skew
+from farmsyncd.edges import statelock
+from farmsyncd.edges.httpside import HttpSide
+from farmsyncd.edges.listening import AddressBook, Listener
+from farmsyncd.edges.options import DaemonOptions
+from farmsyncd.edges.startup import one_line
+from farmsyncd.edges.timing.clocks import LocalClock, RawClock, SkewedClock
+from farmsyncd.node.config import NodeConfig
+from farmsyncd.node.node import Node
+from farmsyncd.node.report import metrics, ready, status
+from farmsyncd.node.serving.web import ServingResource
+
+PROGRAM = "farmsync-node"
+
+
+class Options(DaemonOptions, schema=NodeConfig):
+    """A node of a farm: brings new data in beforehand, and switches to it at one instant with all others."""
+
+    config: NodeConfig
+
+
+class _Whole(MultiService):
+    """All services of a node. The state directory is given back when the last of them has stopped."""
+
+    def __init__(self, held: statelock.StateLock) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._held = held
+
+    def stopService(self) -> Deferred[object]:  # noqa: N802 - IService
+        """Fires when all have stopped."""
+        stopped: Deferred[object] = super().stopService()  # type: ignore[no-untyped-call]
+
+        def release(result: object) -> object:
+            self._held.release()
+            return result
+
+        return stopped.addBoth(release)
+
+
+def clock_of(skew: Skew) -> LocalClock:
+    """The node's clock: the machine's, or one that is wrong on purpose."""
+    return RawClock() if skew == Skew() else SkewedClock(RawClock(), skew)
+
+
+def makeService(options: Options) -> IService:  # noqa: N802 - twistd's name
+    """The node that ``options`` describe."""
+    from twisted.internet import reactor as chosen  # noqa: PLC0415 - not before twistd has chosen one
+
+    return build(options.config, chosen)
+
+
+def build(config: NodeConfig, reactor: Any) -> MultiService:
+    """A node on ``reactor``."""
+    with one_line(PROGRAM):
+        held = statelock.lock(config.state, f"{PROGRAM} {config.name}")
+    node = Node(
+        config,
+        clientFromString(reactor, config.data),
+        reactor,
+        clock_of(config.skew),
+        SystemRandom().random,
+        secrets.token_hex(8),
+    )
+    whole = _Whole(held)
+    listeners: dict[str, Listener] = {}
+    if config.http is not None:
+        side = HttpSide(lambda: status(node), lambda: metrics(node), lambda: ready(node), ServingResource(node))
+        endpoint = serverFromString(reactor, config.http)
+        listeners["http"] = Listener(PROGRAM, "the HTTP side", config.http, endpoint, side.site(reactor))
+    parts: list[Service] = [node, *listeners.values(), AddressBook(config.addresses_file, listeners)]
+    for part in parts:
+        part.setServiceParent(whole)
+    return whole
