@@ -8,6 +8,7 @@ missing and the next publication or upload that has it heals it.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Container, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -88,6 +89,7 @@ class ChunkStore:
         self._shelf = Shelf(directory)
         self._pack_size = pack_size
         self._holds: list[Hold] = []
+        self._collecting = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._shelf.places)
@@ -186,6 +188,10 @@ class ChunkStore:
         ``spare_since`` (seconds since the Unix epoch, by the wall clock) are left alone: an interrupted upload may be
         taken up again. Streams that are being sent are not disturbed.
         """
+        with self._collecting:
+            return self._collect(keep, spare_since)
+
+    def _collect(self, keep: Container[bytes], spare_since: float) -> Collected:
         with self._shelf.lock:
             sizes = self._shelf.sizes
             held = self._held()
@@ -265,7 +271,10 @@ class ChunkStore:
 
 
 def _frame(pack: OpenPack, place: Place, digest: bytes) -> tuple[str, memoryview]:
-    data = os.pread(pack.fd, place.length, place.offset)
+    try:
+        data = os.pread(pack.fd, place.length, place.offset)
+    except OSError as error:
+        raise Damaged(digest, f"the disk cannot read it ({error.strerror})") from error
     head = read_head(data)
     if head is None or head.digest != digest or head.frame_length != place.length or len(data) != place.length:
         raise Damaged(digest, "its frame is not where it was written")
