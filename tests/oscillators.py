@@ -6,8 +6,9 @@ second for a while, then by others, and is held within a limit. Its reading is t
 
 from __future__ import annotations
 
+import random
 from bisect import bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import repeat
 
 import attrs
@@ -89,6 +90,12 @@ class Oscillator:
 def steadily(slope: int) -> Iterable[tuple[int, int]]:
     """Always the same wander, until the limit is reached."""
     return repeat((SECOND, slope))
+
+
+def wandering(chance: random.Random, most: int = WANDER_PPB_PER_S) -> Iterator[tuple[int, int]]:
+    """Now this way and now that, by at most ``most`` ppb per second."""
+    while True:
+        yield chance.randrange(MILLI, 20 * SECOND), chance.randint(-most, most)
 
 
 @attrs.frozen

@@ -239,7 +239,7 @@ class Comparison:
             self.start_over()
             self.epoch = epoch
         alone = Region.of(self._hard, t1, t2, t3, t4)
-        if t4 < t1 or alone.empty:
+        if alone.empty:
             self.start_over()
             return Outcome.IMPOSSIBLE
         outcome = self._take_proved(alone, (t1, t2, t3, t4))
