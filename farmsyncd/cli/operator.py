@@ -51,13 +51,13 @@ def converse(data: str, talk: Callable[[Operator], Awaitable[T]]) -> T:
     from twisted.internet import reactor  # noqa: PLC0415 - a program's edge: importing it installs it
 
     outcome: list[T | Failure] = []
-    _run(reactor, lambda: _connected(data, reactor, talk), outcome.append)  # type: ignore[arg-type]
+    _run(reactor, lambda: _connected(data, reactor, talk), outcome.append)
     if not outcome:
         raise KeyboardInterrupt
     result = outcome[0]
     if isinstance(result, Failure):
         result.raiseException()
-    return result  # type: ignore[return-value]
+    return result
 
 
 def _run(reactor: IReactorCore, work: Callable[[], Awaitable[T]], done: Callable[[T | Failure], None]) -> None:

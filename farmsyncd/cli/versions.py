@@ -20,7 +20,7 @@ async def full_version(operator: Operator, dataset: str, given: str) -> str:
     if re.fullmatch(rf"[0-9a-f]{{{_FEWEST},39}}", given) is None:
         raise BadInput(f"expected a version, or at least {_FEWEST} of its first figures, and found {given!r}")
     history = await operator.answer(History(dataset))
-    found = sorted({cycle["version"] for cycle in history["cycles"] if cycle["version"].startswith(given)})
+    found: list[str] = sorted({cycle["version"] for cycle in history["cycles"] if cycle["version"].startswith(given)})
     if len(found) != 1:
         which = "several: " + ", ".join(version[:16] for version in found) if found else "none"
         raise BadInput(f"expected one version of {dataset} that begins with {given}, and found {which}")

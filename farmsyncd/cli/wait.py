@@ -57,4 +57,4 @@ async def _served(operator: Operator, dataset: str, version: str, patience: int,
                 f"and still waiting for: {who}"
             )
         spinner.update(f"{len(nodes) - len(lacking)} of {len(nodes)} nodes serve {show.version(version)}")
-        await deferLater(reactor, _PAUSE)  # type: ignore[arg-type]
+        await deferLater(reactor, _PAUSE)
