@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -208,6 +208,33 @@ def test_names_that_come_while_a_tree_is_read_are_read_too(root: Path, monkeypat
     os.utime(root / "sub", ns=(1, 1))
     after_reading(monkeypatch, lambda: (root / "sub/b").write_bytes(b"b"), 1)
     assert entry(tree.scan(root).manifest, b"sub/b").size == 1
+
+
+def test_a_name_that_vanishes_before_it_is_looked_at_is_no_fault(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(root, {"sub/a": b"a"})
+    (root / "sub/link").symlink_to("a")
+    real = os.readlink
+
+    def readlink(path: bytes) -> bytes:
+        Path(os.fsdecode(path)).unlink()
+        return real(path)
+
+    monkeypatch.setattr(os, "readlink", readlink)
+    assert [found.path for found in tree.scan(root).manifest.entries] == [b"sub", b"sub/a"]
+
+
+def test_a_source_that_vanishes_is_never_taken_for_an_empty_one(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(root, {"a": b"a"})
+    real = os.scandir
+
+    def scandir(path: bytes) -> Iterator[os.DirEntry[bytes]]:
+        (root / "a").unlink(missing_ok=True)
+        root.rmdir()
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(BadInput):
+        tree.scan(root)
 
 
 def test_a_tree_in_which_names_never_rest_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

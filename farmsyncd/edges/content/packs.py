@@ -23,7 +23,7 @@ from farmsyncd.core.snapshot import Manifest
 from farmsyncd.edges.content.packindex import Place
 from farmsyncd.edges.content.packwriter import PACK_SIZE, PackWriter
 from farmsyncd.edges.content.shelf import OpenPack, Shelf
-from farmsyncd.errors import BadInput, Unavailable
+from farmsyncd.errors import BadInput, LocalError, Unavailable
 
 
 @attrs.frozen
@@ -267,7 +267,13 @@ class ChunkStore:
             "{error}, at byte {offset} of {pack}: forgotten until a publication brings it again",
             error=error, offset=place.offset, pack=pack.path,
         )  # fmt: skip
-        self._shelf.forget(error.digest, place)
+        try:
+            self._shelf.forget(error.digest, place)
+        except LocalError as failed:
+            # It is forgotten until the next start at least, which would find it damaged once more.
+            self.log.warn(
+                "that chunk {digest} is damaged cannot be noted: {why}", digest=error.digest.hex(), why=failed
+            )
 
 
 def _frame(pack: OpenPack, place: Place, digest: bytes) -> tuple[str, memoryview]:

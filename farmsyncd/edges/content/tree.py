@@ -74,6 +74,7 @@ class _Walk:
     directories: dict[bytes, int] = attrs.Factory(dict)  # with the time of the last change to their names
     files: list[tuple[bytes, os.stat_result]] = attrs.Factory(list)
     links: list[tuple[bytes, bytes]] = attrs.Factory(list)
+    unsettled: list[bytes] = attrs.Factory(list)  # directories from which a name vanished before it was looked at
 
 
 def scan(
@@ -149,8 +150,10 @@ def _walk(root: bytes) -> _Walk:
             with os.scandir(full) as found:
                 for item in found:
                     name = under(directory, item.name)
-                    if _note(walk, name, item):
+                    if _note(walk, directory, name, item):
                         waiting.append(name)
+        except FileNotFoundError:
+            walk.unsettled.append(directory)
         except OSError as error:
             walk.faults.add(directory, f"cannot be read: {error.strerror}")
     for name, target in walk.links:
@@ -160,16 +163,21 @@ def _walk(root: bytes) -> _Walk:
     return walk
 
 
-def _note(walk: _Walk, name: bytes, item: os.DirEntry[bytes]) -> bool:
+def _note(walk: _Walk, directory: bytes, name: bytes, item: os.DirEntry[bytes]) -> bool:
     """Note one name of a directory; whether it is a directory in turn."""
     if len(name) > MAX_PATH:
         walk.faults.add(name, f"expected paths of at most {MAX_PATH} bytes, and this one has {len(name)}")
         return False
-    found = item.stat(follow_symlinks=False)
+    try:
+        found = item.stat(follow_symlinks=False)
+        target = os.readlink(item.path) if stat.S_ISLNK(found.st_mode) else b""  # noqa: PTH115 - bytes
+    except FileNotFoundError:
+        walk.unsettled.append(directory)
+        return False
     if stat.S_ISREG(found.st_mode):
         walk.files.append((name, found))
     elif stat.S_ISLNK(found.st_mode):
-        walk.links.append((name, os.readlink(item.path)))  # noqa: PTH115 - bytes
+        walk.links.append((name, target))
     elif not stat.S_ISDIR(found.st_mode):
         walk.faults.add(name, f"expected files, directories and links, and this is a {_sort(found.st_mode)}")
     return stat.S_ISDIR(found.st_mode)
@@ -250,7 +258,7 @@ def _entry(name: bytes, read: Read) -> Entry:
 
 
 def _changed_directories(root: bytes, walk: _Walk) -> list[bytes]:
-    changed: list[bytes] = []
+    changed = list(walk.unsettled)
     for name, mtime_ns in walk.directories.items():
         try:
             if os.lstat(under(root, name)).st_mtime_ns != mtime_ns:
