@@ -22,7 +22,7 @@ class ConfigError(FarmsyncError):
 
 
 class LocalError(FarmsyncError):
-    """This machine cannot do what was asked: a full disk, a state directory in use, a damaged file."""
+    """What was asked cannot be done on this machine: a full disk, a state directory in use, a damaged file."""
 
 
 class BadInput(LocalError):

@@ -61,7 +61,7 @@ class Message:
     SENT_BY: ClassVar[frozenset[Side]]
 
     def frame(self) -> Frame:
-        """This message as it travels. Raises ValueError when a field's value has no spelling."""
+        """The message as it travels. Raises ValueError when a field's value has no spelling."""
         spelled: list[str] = []
         payload: list[bytes] = []
         for field in attrs.fields(type(self)):

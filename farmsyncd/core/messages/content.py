@@ -27,7 +27,7 @@ class GetManifest(Message):
 
 @attrs.frozen
 class ManifestIs(Message):
-    """``MANIFEST-IS version <piece> ...`` - the version's encoded manifest, cut into pieces below the frame's limits."""
+    """``MANIFEST-IS version <piece> ...`` - the version's encoded manifest, in pieces below the frame's limits."""
 
     VERB: ClassVar[str] = "MANIFEST-IS"
     SENT_BY: ClassVar[frozenset[Side]] = SERVER

@@ -50,7 +50,7 @@ class Accepted(Message):
 
 @attrs.frozen
 class Forecast(Message):
-    """``FORECAST dataset version when`` - what would PUBLISH of an offered version do? ANSWER with JSON; nothing changes."""
+    """``FORECAST dataset version when`` - what would PUBLISH of an offered version do? ANSWER with JSON."""
 
     VERB: ClassVar[str] = "FORECAST"
     SENT_BY: ClassVar[frozenset[Side]] = CLIENT

@@ -70,7 +70,7 @@ class DatasetsAre(Message):
 
 @attrs.frozen
 class Pins(Message):
-    """``PINS dataset version ...`` - the versions of a dataset that this node must keep; replaces the last such list."""
+    """``PINS dataset version ...`` - the versions of a dataset that this node must keep; replaces the last list."""
 
     VERB: ClassVar[str] = "PINS"
     SENT_BY: ClassVar[frozenset[Side]] = SERVER
