@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from twisted.internet.defer import Deferred
 
 from farmsyncd.core.messages.schedule import Flipped
@@ -15,12 +13,11 @@ Gathered = tuple[CycleRecord, list[FlipRecord], list[str]]
 
 
 class FlipBook:
-    """Takes flips down; ``noted`` is called with each cycle that has got new reports."""
+    """Takes flips down, many in one write. ``count`` is how many since the start."""
 
-    def __init__(self, catalog: Catalog, thread: WorkThread, noted: Callable[[str, int], None]) -> None:
+    def __init__(self, catalog: Catalog, thread: WorkThread) -> None:
         self._catalog = catalog
         self._thread = thread
-        self._noted = noted
         self._batch: Batch[FlipRecord] = Batch(self._write)
         self.count = 0
 
@@ -35,8 +32,6 @@ class FlipBook:
     def _write(self, records: list[FlipRecord]) -> Deferred[None]:
         def written(result: None) -> None:
             self.count += len(records)
-            for dataset, cycle in sorted({(one.dataset, one.cycle) for one in records}):
-                self._noted(dataset, cycle)
             return result
 
         return self._thread.run(self._catalog.note_flips, records).addCallback(written)

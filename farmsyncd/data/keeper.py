@@ -88,10 +88,9 @@ class Keeper:
         cycles = [(one.dataset, cycle) for one in self._courses.values() for cycle in (one.active, one.pending)]
         return {(dataset, cycle.version) for dataset, cycle in cycles if cycle is not None}
 
-    async def load(self) -> None:
-        """Read the courses from the catalog."""
-        courses = await self._thread.run(self._catalog.courses)
-        self._courses = {course.dataset: course for course in courses}
+    def load(self) -> None:
+        """Read the courses from the catalog; blocks, and comes before all else."""
+        self._courses = {course.dataset: course for course in self._catalog.courses()}
 
     async def current(self, dataset: str, by: str) -> Course | None:
         """The course of ``dataset`` after any roll-over that is due; ``by`` is who came back. None: no such dataset."""

@@ -15,9 +15,9 @@ class PinBoard:
         self._thread = thread
         self._pins: set[PinRecord] = set()
 
-    async def load(self) -> None:
-        """Read the pins from the catalog."""
-        self._pins = set(await self._thread.run(self._catalog.pins))
+    def load(self) -> None:
+        """Read the pins from the catalog; blocks, and comes before all else."""
+        self._pins = set(self._catalog.pins())
 
     async def pin(self, node: str, dataset: str, version: str) -> None:
         """Add a pin, durably."""

@@ -52,10 +52,9 @@ class Roster:
         self._records: dict[tuple[str, str], NodeRecord] = {}
         self._unwritten: set[tuple[str, str]] = set()
 
-    async def load(self) -> None:
-        """Read what is known from the catalog."""
-        records = await self._thread.run(self._catalog.nodes)
-        self._records = {(one.name, one.dataset): one for one in records}
+    def load(self) -> None:
+        """Read what is known from the catalog; blocks, and comes before all else."""
+        self._records = {(one.name, one.dataset): one for one in self._catalog.nodes()}
 
     def admit(self, link: Link, hello: Hello) -> Present:
         """A node has come. Raises PeerError when another one of its name is here."""

@@ -13,10 +13,7 @@ from farmsyncd.edges.link import Extent, Link
 
 
 class Pace:
-    """A rate of bytes per second that all transfers share, first come, first served; None is no limit.
-
-    Measured by the reactor's clock: a step of the wall clock may hurry or delay a transfer, and nothing else.
-    """
+    """A rate of bytes per second that all transfers share, first come, first served; None is no limit."""
 
     def __init__(self, rate_bytes: int | None, clock: IReactorTime) -> None:
         self._rate_bytes = rate_bytes
@@ -35,8 +32,6 @@ class Pace:
         now = self._clock.seconds()
         begins = max(self._free_at, now)
         self._free_at = begins + count / self._rate_bytes
-        if begins > now + 60 and self._free_at - begins < 30:
-            self._free_at = begins = now  # the clock was set back
         return deferLater(self._clock, begins - now, lambda: None)
 
 
