@@ -12,7 +12,6 @@ from farmsyncd.edges import endpointcheck
 from farmsyncd.edges.config import setting, table
 from farmsyncd.edges.settings import (
     DURATION,
-    FLAG,
     HOST_PORT,
     INTEGER,
     NAME,
@@ -84,9 +83,10 @@ class NodeConfig:
         bounded(INTEGER, 1), "how many versions of a dataset are kept after they were active", default=3
     )
     check: str = setting(
-        choice("stat", "hash"), "how versions on the disk are checked before they are served", default="stat"
+        choice("stat", "stat-then-hash", "hash"),
+        "how versions on the disk are checked before they are served, and after",
+        default="stat-then-hash",
     )
-    check_later: bool = setting(FLAG, "read every byte on the disk once, after the start", default=True)
     staging: StagingConfig = setting(table(StagingConfig), "limits of staging", default={})
     hooks: HooksConfig = setting(table(HooksConfig), "what is told of each flip", default={})
 

@@ -202,7 +202,7 @@ class Node(Service):
         )
         self.replicas[name] = replica
         replica.start()
-        if self.config.check == "stat" and self.config.check_later:
+        if self.config.check == "stat-then-hash":
             ensureDeferred(self._check_later(replica, opened)).addErrback(
                 lambda failure: self.log.failure("checking {dataset} failed", failure, dataset=name)
             )

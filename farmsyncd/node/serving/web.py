@@ -12,7 +12,7 @@ from email.utils import formatdate
 from pathlib import Path
 from typing import Protocol
 
-from twisted.internet.interfaces import IPullProducer
+from twisted.internet.interfaces import IPushProducer
 from twisted.logger import Logger
 from twisted.web.http import Request
 from twisted.web.resource import Resource
@@ -123,13 +123,15 @@ def _deliver(request: Request, descriptor: int, start: int, stop: int) -> int | 
         finally:
             os.close(descriptor)
         return body
-    request.registerProducer(_Pieces(request, descriptor, start, stop), False)
+    pieces = _Pieces(request, descriptor, start, stop)
+    request.registerProducer(pieces, True)
+    pieces.resumeProducing()
     return NOT_DONE_YET
 
 
-@implementer(IPullProducer)
+@implementer(IPushProducer)
 class _Pieces:
-    """Writes a file a piece at a time, whenever the connection has room."""
+    """Writes a file piece by piece, as long as the connection takes them."""
 
     log = Logger()
 
@@ -138,30 +140,38 @@ class _Pieces:
         self._descriptor = descriptor
         self._at = at
         self._stop = stop
+        self._paused = True
 
-    def resumeProducing(self) -> None:  # noqa: N802 - IPullProducer
-        """Write the next piece."""
-        if self._descriptor < 0:
-            return
-        data = os.pread(self._descriptor, min(_PIECE, self._stop - self._at), self._at)
-        self._at += len(data)
-        if not data:  # shorter than the manifest says: the answer must not look whole
-            self.log.error("a file ends {missing} bytes early; the answer is cut off", missing=self._stop - self._at)
-            self.stopProducing()
-            self._request.unregisterProducer()
-            self._request.channel.forceAbortClient()
-            return
-        self._request.write(data)
-        if self._at >= self._stop:
-            self.stopProducing()
-            self._request.unregisterProducer()
-            self._request.finish()
+    def resumeProducing(self) -> None:  # noqa: N802 - IPushProducer
+        """Write on, until the connection has enough."""
+        self._paused = False
+        while not self._paused and self._descriptor >= 0:
+            self._write()
 
-    def stopProducing(self) -> None:  # noqa: N802 - IPullProducer
+    def pauseProducing(self) -> None:  # noqa: N802 - IPushProducer
+        """The connection has enough for now."""
+        self._paused = True
+
+    def stopProducing(self) -> None:  # noqa: N802 - IPushProducer
         """The client has gone, or has everything."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+    def _write(self) -> None:
+        data = os.pread(self._descriptor, min(_PIECE, self._stop - self._at), self._at)
+        self._at += len(data)
+        if data:
+            self._request.write(data)
+        if self._descriptor < 0 or (data and self._at < self._stop):
+            return
+        self.stopProducing()
+        self._request.unregisterProducer()
+        if data:
+            self._request.finish()
+        else:  # shorter than the manifest says: the answer must not look whole
+            self.log.error("a file ends {missing} bytes early; the answer is cut off", missing=self._stop - self._at)
+            self._request.channel.forceAbortClient()
 
 
 def _plain(request: Request, code: int, text: bytes) -> bytes:
