@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from threading import Lock, local
 from typing import Final
@@ -43,7 +44,7 @@ from farmsyncd.edges.content.crew import Cancelled, Crew
 from farmsyncd.edges.content.growing import GrowingTree
 from farmsyncd.errors import LocalError, Unavailable
 
-_COPIES: Final = 8
+_COPIES: Final = 32
 _LINKS: Final = 256
 _BATCH: Final = 16
 
@@ -134,15 +135,16 @@ class Assembler:
         What a base turns out not to have any more is lacking from then on.
         """
         with self._reported():
-            # Large files first: the disk writes them while the links are made.
-            self._copy()
             to_link, self._to_link = self._to_link, ()
             refused: list[Shared] = []
-            self._crew.share(lambda group: refused.extend(self._link(group)), _groups(to_link))
+            # Copies first: the disk writes them, and a second thread makes links meanwhile.
+            tasks: list[Callable[[], None]] = [partial(self._copy, group) for group in self._copies()]
+            tasks += [partial(self._link, group, refused) for group in _groups(to_link)]
+            self._crew.share(lambda task: task(), tasks)
             if refused:
                 self._want([item.entry for item in refused], {})
                 self._find_sources()
-                self._copy()
+                self._crew.share(self._copy, self._copies())
 
     def take(self, chunks: Sequence[Chunk]) -> None:
         """Verify chunks that came and write them wherever they belong; those not lacking are passed over.
@@ -209,7 +211,7 @@ class Assembler:
         assert self._tree is not None, "prepare first"
         return self._tree
 
-    def _want(self, entries: Sequence[Entry], partial: dict[bytes, frozenset[int]]) -> None:
+    def _want(self, entries: Sequence[Entry], there: dict[bytes, frozenset[int]]) -> None:
         """Make ``entries`` files to be written: empty ones at once, large ones laid out, chunks wanted."""
         tree = self._growing
         for entry in entries:
@@ -218,7 +220,7 @@ class Assembler:
             elif len(entry.chunks) == 1:
                 self._wanted.setdefault(entry.chunks[0], []).append((entry, 0))
             else:
-                good = partial.get(entry.path)
+                good = there.get(entry.path)
                 offset, missing = 0, 0
                 for digest, length in zip(entry.chunks, entry.lengths, strict=True):
                     if good is None or offset not in good:
@@ -232,12 +234,21 @@ class Assembler:
     def _find_sources(self) -> None:
         self._sources = parts.sources([base.manifest for base in self._bases], self._wanted) if self._wanted else {}
 
-    def _copy(self) -> None:
-        found = [(digest, self._sources[digest]) for digest in self._wanted if digest in self._sources]
-        self._crew.share(self._copy_some, [found[at : at + _COPIES] for at in range(0, len(found), _COPIES)])
-        self._sources = {}
+    def _copies(self) -> list[list[tuple[bytes, Source]]]:
+        """The chunks to copy: those of one large file together, for two threads would only wait for each other there."""
+        found, self._sources = self._sources, {}
+        groups: list[list[tuple[bytes, Source]]] = []
+        small: list[tuple[bytes, Source]] = []
+        by_file: dict[bytes, list[tuple[bytes, Source]]] = {}
+        for digest, places in self._wanted.items():
+            if digest in found:
+                entry = places[0][0]
+                (by_file.setdefault(entry.path, []) if len(entry.chunks) > 1 else small).append((digest, found[digest]))
+        groups.extend(by_file.values())
+        groups.extend(small[at : at + _COPIES] for at in range(0, len(small), _COPIES))
+        return groups
 
-    def _copy_some(self, chunks: Sequence[tuple[bytes, Source]]) -> None:
+    def _copy(self, chunks: Sequence[tuple[bytes, Source]]) -> None:
         for digest, source in chunks:
             self._crew.check()
             data = self._from_base(digest, source)
@@ -258,10 +269,10 @@ class Assembler:
             )
         return data
 
-    def _link(self, group: Sequence[Shared]) -> list[Shared]:
-        refused = self._bases[group[0].base].link_into(self._growing, group)
-        self._count(sum(item.entry.size for item in group) - sum(item.entry.size for item in refused))
-        return refused
+    def _link(self, group: Sequence[Shared], refused: list[Shared]) -> None:
+        not_linked = self._bases[group[0].base].link_into(self._growing, group)
+        self._count(sum(item.entry.size for item in group) - sum(item.entry.size for item in not_linked))
+        refused.extend(not_linked)
 
     def _take_some(self, chunks: Sequence[Chunk]) -> None:
         unpacker: Unpacker | None = getattr(self._own, "unpacker", None)
