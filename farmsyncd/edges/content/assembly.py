@@ -235,7 +235,7 @@ class Assembler:
         self._sources = parts.sources([base.manifest for base in self._bases], self._wanted) if self._wanted else {}
 
     def _copies(self) -> list[list[tuple[bytes, Source]]]:
-        """The chunks to copy: those of one large file together, for two threads would only wait for each other there."""
+        """The chunks to copy: those of one large file together, since two threads would wait for each other there."""
         found, self._sources = self._sources, {}
         groups: list[list[tuple[bytes, Source]]] = []
         small: list[tuple[bytes, Source]] = []
