@@ -49,7 +49,7 @@ class Reconnecting(Service):
         self._factory = _LinkFactory(build)
         self._clock = clock
         self._random = random
-        self._failures = 0
+        self._wait = FIRST_WAIT
         self._attempt: Deferred[None] | None = None
         self._waiting: IDelayedCall | None = None
 
@@ -87,22 +87,21 @@ class Reconnecting(Service):
 
     def _failed(self, failure: Failure) -> None:
         self._attempt = None
-        if not failure.check(CancelledError) and self.running and self._failures == 0:
+        if not failure.check(CancelledError) and self.running and self._wait == FIRST_WAIT:
             self._log.warn("cannot connect: {reason}; trying on", reason=failure.getErrorMessage())
         self._again()
 
     def _disconnected(self, reason: str) -> None:  # noqa: ARG002 - the link's session tells of it
         if self.link is not None and self.link.settled:
-            self._failures = 0
+            self._wait = FIRST_WAIT
         self.link = None
         self._again()
 
     def _again(self) -> None:
         if not self.running:
             return
-        longest = min(LONGEST_WAIT, FIRST_WAIT * GROWTH**self._failures)
-        self._failures += 1
-        self._waiting = self._clock.callLater(longest * (0.5 + self._random() / 2), self._connect)
+        self._waiting = self._clock.callLater(self._wait * (0.5 + self._random() / 2), self._connect)
+        self._wait = min(LONGEST_WAIT, self._wait * GROWTH)
 
 
 def reconnecting(
