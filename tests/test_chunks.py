@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import zstandard
@@ -24,6 +25,17 @@ def test_what_is_packed_is_unpacked_as_it_was(data: bytes) -> None:
     codec, packed = PACKER.pack(data)
     assert UNPACKER.unpack(digest_of(data), codec, len(data), packed) == data
     assert len(packed) <= len(data)
+
+
+def test_one_packer_and_one_unpacker_serve_many_threads() -> None:
+    pieces = [b"%d" % number * 3000 for number in range(300)]
+
+    def around(piece: bytes) -> bool:
+        codec, packed = PACKER.pack(piece)
+        return UNPACKER.unpack(digest_of(piece), codec, len(piece), packed) == piece
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(around, pieces))
 
 
 def test_what_does_not_shrink_stays_raw_and_uncopied() -> None:

@@ -6,6 +6,7 @@ does not; the same packed bytes lie in a pack and travel in a CHUNK message.
 
 from __future__ import annotations
 
+import threading
 from typing import Final, TypeAlias
 
 import blake3
@@ -18,6 +19,7 @@ Buffer: TypeAlias = bytes | bytearray | memoryview
 DIGEST_SIZE: Final = 32
 LEVEL: Final = 3
 _SAMPLE: Final = 64 * 1024
+_TOO_SHORT: Final = 64
 
 
 class Damaged(LocalError):
@@ -33,30 +35,39 @@ def digest_of(data: Buffer) -> bytes:
     return blake3.blake3(data).digest()
 
 
-class Packer:
-    """Packs chunks; one for each thread, for zstd's contexts are not to be shared."""
+class _Contexts(threading.local):
+    """zstd's contexts, one of each for every thread: two threads in one of them end the process."""
 
     def __init__(self, level: int = LEVEL) -> None:
-        self._zstd = zstandard.ZstdCompressor(level=level, write_content_size=True, write_checksum=False)
+        self.compressor = zstandard.ZstdCompressor(level=level, write_content_size=True, write_checksum=False)
+        self.decompressor = zstandard.ZstdDecompressor()
+
+
+class Packer:
+    """Packs chunks. Safe for use by many threads."""
+
+    def __init__(self, level: int = LEVEL) -> None:
+        self._zstd = _Contexts(level)
 
     def pack(self, data: Buffer) -> tuple[str, Buffer]:
         """The codec and the packed bytes of ``data``; ``data`` itself, uncopied, where packing gains less than 5 %."""
         view = memoryview(data)
-        if len(view) < 64:
+        if len(view) < _TOO_SHORT:
             return "raw", data
+        compress = self._zstd.compressor.compress
         if len(view) > 2 * _SAMPLE:
             middle = len(view) // 2
-            if not _pays(len(self._zstd.compress(view[middle : middle + _SAMPLE])), _SAMPLE):
+            if not _pays(len(compress(view[middle : middle + _SAMPLE])), _SAMPLE):
                 return "raw", data
-        packed = self._zstd.compress(view)
+        packed = compress(view)
         return ("zstd", packed) if _pays(len(packed), len(view)) else ("raw", data)
 
 
 class Unpacker:
-    """Unpacks and verifies chunks; one for each thread."""
+    """Unpacks and verifies chunks. Safe for use by many threads."""
 
     def __init__(self) -> None:
-        self._zstd = zstandard.ZstdDecompressor()
+        self._zstd = _Contexts()
 
     def unpack(self, digest: bytes, codec: str, length: int, packed: Buffer) -> bytes | memoryview:
         """The ``length`` bytes of the chunk ``digest``. Raises Damaged when they cannot be had from ``packed``."""
@@ -75,7 +86,7 @@ class Unpacker:
             # The size that a frame claims is what would be allocated: it is looked at before anything is unpacked.
             if zstandard.frame_content_size(packed) != length:
                 raise Damaged(digest, f"expected {length} bytes, and its frame claims another number")
-            return self._zstd.decompress(packed, allow_extra_data=False)
+            return self._zstd.decompressor.decompress(packed, allow_extra_data=False)
         except zstandard.ZstdError as error:
             raise Damaged(digest, f"zstd cannot unpack it ({error})") from None
 

@@ -7,7 +7,6 @@ is compared with its digest once more, for a file may have changed since it was 
 from __future__ import annotations
 
 import os
-import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -56,13 +55,10 @@ class _Packing:
 
     def __init__(self, root: bytes) -> None:
         self._root = root
-        self._thread = threading.local()
+        self._packer = Packer()
 
     def pack(self, pieces: list[_Piece]) -> list[PackedChunk]:
         """These pieces, packed. Raises _Moved for the first that is not what it was."""
-        packer: Packer | None = getattr(self._thread, "packer", None)
-        if packer is None:
-            packer = self._thread.packer = Packer()
         chunks: list[PackedChunk] = []
         fd, opened = -1, None
         try:
@@ -75,7 +71,7 @@ class _Packing:
                 data = os.pread(fd, piece.length, piece.offset)
                 if digest_of(data) != piece.digest:
                     raise _Moved(piece.path, "it changed after it was read; publish a copy that is at rest")
-                codec, packed = packer.pack(data)
+                codec, packed = self._packer.pack(data)
                 chunks.append(PackedChunk(piece.digest, codec, piece.length, packed))
         except OSError as error:
             raise _Moved(piece.path, f"it cannot be read any more: {error.strerror}") from error

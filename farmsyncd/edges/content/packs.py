@@ -88,6 +88,7 @@ class ChunkStore:
     def __init__(self, directory: Path, pack_size: int = PACK_SIZE) -> None:
         self._shelf = Shelf(directory)
         self._pack_size = pack_size
+        self._unpacker = Unpacker()
         self._holds: list[Hold] = []
         self._collecting = threading.Lock()
 
@@ -134,7 +135,7 @@ class ChunkStore:
         pack, place = self._find(digest)
         try:
             codec, packed = _frame(pack, place, digest)
-            return bytes(Unpacker().unpack(digest, codec, place.raw, packed))
+            return bytes(self._unpacker.unpack(digest, codec, place.raw, packed))
         except Damaged as error:
             self._forget(error, pack, place)
             raise
@@ -212,13 +213,12 @@ class ChunkStore:
         return self._remove(empty, sparse, keep, sizes)
 
     def _rewrite(self, kept: dict[bytes, Place]) -> None:
-        unpacker = Unpacker()
         with self.writer() as writer:
             for digest, place in sorted(kept.items(), key=lambda item: item[1].offset):
                 pack = self._shelf.open(place.pack)
                 try:
                     codec, packed = _frame(pack, place, digest)
-                    unpacker.unpack(digest, codec, place.raw, packed)
+                    self._unpacker.unpack(digest, codec, place.raw, packed)
                 except Damaged as error:
                     self._forget(error, pack, place)
                     continue

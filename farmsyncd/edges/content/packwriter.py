@@ -48,7 +48,7 @@ class PackWriter:
         self._shelf = shelf
         self._pack_size = pack_size
         self._lock = threading.Lock()
-        self._thread = threading.local()
+        self._unpacker = Unpacker()
         self._pack: _Pack | None = None
         self._waiting: list[Buffer] = []
         self._waiting_bytes = 0
@@ -69,10 +69,7 @@ class PackWriter:
         """
         if self.has(digest):
             return False
-        unpacker: Unpacker | None = getattr(self._thread, "unpacker", None)
-        if unpacker is None:
-            unpacker = self._thread.unpacker = Unpacker()
-        unpacker.unpack(digest, codec, length, packed)
+        self._unpacker.unpack(digest, codec, length, packed)
         return self.put_verified(digest, codec, length, packed)
 
     def put_verified(self, digest: bytes, codec: str, length: int, packed: Buffer, again: bool = False) -> bool:
