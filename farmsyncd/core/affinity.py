@@ -23,14 +23,18 @@ def source_of(host: str) -> bytes:
     return address.packed
 
 
-@attrs.define
-class _Entry:
+@attrs.define(eq=False)
+class Stay:
+    """A source at its node; made by :meth:`Affinity.hold`."""
+
+    source: bytes
     node: str
     used_ns: int
+    connections: int = 0
 
 
 class Affinity:
-    """Source to node, for at most ``capacity`` sources, each until ``lifetime_ns`` after its last use.
+    """Source to node, for at most ``capacity`` sources, each until ``lifetime_ns`` after its last connection ended.
 
     Times are of any clock that does not go back, in nanoseconds.
     """
@@ -38,41 +42,44 @@ class Affinity:
     def __init__(self, capacity: int, lifetime_ns: int) -> None:
         self._capacity = capacity
         self._lifetime_ns = lifetime_ns
-        self._entries: OrderedDict[bytes, _Entry] = OrderedDict()  # the least recently used first
+        self._stays: OrderedDict[bytes, Stay] = OrderedDict()  # the least recently used first
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._stays)
 
     def find(self, source: bytes, now_ns: int) -> str | None:
-        """The node of ``source``, which is used by that; None when it has none."""
+        """The node of ``source``; None when it has none."""
         self._expire(now_ns)
-        entry = self._entries.get(source)
-        if entry is None:
-            return None
-        self._use(source, entry, now_ns)
-        return entry.node
+        stay = self._stays.get(source)
+        return None if stay is None else stay.node
 
-    def assign(self, source: bytes, node: str, now_ns: int) -> None:
-        """Send ``source`` to ``node`` from now on."""
-        self._expire(now_ns)
-        self._use(source, _Entry(node, now_ns), now_ns)
-        if len(self._entries) > self._capacity:
-            self._entries.popitem(last=False)
+    def hold(self, source: bytes, node: str, now_ns: int) -> Stay:
+        """A connection of ``source`` goes to ``node``, and so will the later ones. To be released when it ends."""
+        stay = self._stays.get(source)
+        if stay is None or stay.node != node:
+            stay = self._stays[source] = Stay(source, node, now_ns)
+            if len(self._stays) > self._capacity:
+                self._stays.popitem(last=False)
+        self._use(stay, now_ns)
+        stay.connections += 1
+        return stay
 
-    def touch(self, source: bytes, node: str, now_ns: int) -> None:
-        """A connection of ``source`` to ``node`` was alive until now; means nothing if it has another node by now."""
-        entry = self._entries.get(source)
-        if entry is not None and entry.node == node:
-            self._use(source, entry, now_ns)
+    def release(self, stay: Stay, now_ns: int) -> None:
+        """A connection has ended."""
+        stay.connections -= 1
+        if self._stays.get(stay.source) is stay:
+            self._use(stay, now_ns)
 
-    def _use(self, source: bytes, entry: _Entry, now_ns: int) -> None:
-        entry.used_ns = now_ns
-        self._entries[source] = entry
-        self._entries.move_to_end(source)
+    def _use(self, stay: Stay, now_ns: int) -> None:
+        stay.used_ns = now_ns
+        self._stays.move_to_end(stay.source)
 
     def _expire(self, now_ns: int) -> None:
-        while self._entries:
-            entry = next(iter(self._entries.values()))
-            if now_ns - entry.used_ns < self._lifetime_ns:
+        while self._stays:
+            stay = next(iter(self._stays.values()))
+            if now_ns - stay.used_ns < self._lifetime_ns:
                 return
-            self._entries.popitem(last=False)
+            if stay.connections:
+                self._use(stay, now_ns)
+            else:
+                del self._stays[stay.source]

@@ -68,6 +68,10 @@ class BalancerConfig:
     )
 
     def __attrs_post_init__(self) -> None:
+        if self.listen.startswith(("ssl:", "tls:")):
+            raise ValueError(
+                "expected a tcp or unix endpoint to listen on: TLS is carried through to the nodes as it is"
+            )
         if self.data is None and not self.node:
             raise ValueError("expected a data server (data) or nodes (node), found neither: there is nobody to balance")
         names = [one.name for one in self.node]
