@@ -9,23 +9,26 @@ from typing import Any, ClassVar
 from twisted.python import usage
 
 from farmsyncd.edges import config
-from farmsyncd.errors import ConfigError
+from farmsyncd.edges.startup import one_line
 
 
 class DaemonOptions(usage.Options):
     """Options for ``twistd``: ``class Options(DaemonOptions, schema=NodeConfig)``.
 
     Each setting that can stand on a command line becomes an option; ``--config`` names the file. After parsing,
-    ``config`` is the configuration, an instance of ``schema``; what is wrong ends as one UsageError.
+    ``config`` is the configuration, an instance of ``schema``. What is wrong with it ends the process with a line for
+    each fault and status 78; a UsageError would bury them under the whole list of options.
     """
 
     schema: ClassVar[type[config.Schema]]
     optParameters: ClassVar[list[list[object]]]  # noqa: N815 - usage.Options
     optFlags: ClassVar[list[list[object]]]  # noqa: N815 - usage.Options
+    synopsis: ClassVar[str]
     config: Any
 
     def __init_subclass__(cls, schema: type[config.Schema]) -> None:
         cls.schema = schema
+        cls.synopsis = f"Usage: twistd [-n] farmsync-{schema.TABLE} [options]"
         cls.optParameters = [["config", "c", None, f"a TOML file with a [{schema.TABLE}] table; options win over it"]]
         cls.optFlags = []
         for setting in config.settings(schema):
@@ -42,10 +45,8 @@ class DaemonOptions(usage.Options):
         """Read the file and the options together."""
         file = self["config"]
         given = {setting.key: self.get(setting.key) for setting in config.settings(self.schema)}
-        try:
+        with one_line(f"farmsync-{self.schema.TABLE}"):
             self.config = config.load(Path(file) if file else None, self.schema, given)
-        except ConfigError as error:
-            raise usage.UsageError(str(error)) from None
 
 
 def _collecting(setting: config.Setting) -> Callable[[DaemonOptions, str], None]:
