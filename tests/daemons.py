@@ -97,7 +97,7 @@ class Daemon:
         return self.addresses[key]
 
     def stop(self, timeout: float = LIMIT) -> int:
-        """End it in good order (SIGTERM); its exit status, which twistd makes ``-SIGTERM``; AssertionError if it stays."""
+        """End it in good order (SIGTERM); its exit status, which twistd makes ``-SIGTERM``."""
         return self._end(signal.SIGTERM, timeout)
 
     def kill(self) -> int:
