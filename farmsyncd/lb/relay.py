@@ -14,6 +14,8 @@ How an end travels::
 from __future__ import annotations
 
 import ipaddress
+import socket
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -31,6 +33,7 @@ from farmsyncd.core.affinity import source_of
 from farmsyncd.lb.config import NodeAddress
 from farmsyncd.lb.farm import Farm, Seat
 
+_RESET, _ORDERLY = struct.pack("ii", 1, 0), struct.pack("ii", 0, 0)  # what closing a socket means: SO_LINGER
 _UNKNOWN_SOURCE = b"?"  # a Unix socket's clients have no address: they count as one
 
 
@@ -45,11 +48,23 @@ class Leg(Protocol):
         self.gone = False
 
     def connectionMade(self) -> None:  # noqa: N802 - IProtocol
-        """Notice a peer that vanishes, and hold no small piece back."""
+        """Notice a peer that vanishes, hold no small piece back, and do not look whole if the balancer dies."""
         transport: Any = self.transport
         if isinstance(transport.getHost(), (IPv4Address, IPv6Address)):
             transport.setTcpKeepAlive(1)
             transport.setTcpNoDelay(1)
+            self._linger(_RESET)
+
+    def finish(self) -> None:
+        """All has been said and told: close in good order."""
+        transport: Any = self.transport
+        if isinstance(transport.getHost(), (IPv4Address, IPv6Address)):
+            self._linger(_ORDERLY)
+        transport.loseConnection()
+
+    def _linger(self, how: bytes) -> None:
+        transport: Any = self.transport
+        transport.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, how)
 
     def dataReceived(self, data: bytes) -> None:  # noqa: N802 - IProtocol
         """Carry on what came."""
@@ -172,7 +187,7 @@ class Relay:
             return
         for leg in self._legs():
             if not leg.gone:
-                leg.transport.loseConnection()  # type: ignore[union-attr]
+                leg.finish()
 
     def leg_lost(self) -> None:
         """One connection is gone; unless all was said on both, the other must not look as if it were whole."""
@@ -238,6 +253,7 @@ class RelayFactory(Factory):
         self._reactor = reactor
         self._patience = patience
         self._open: set[Relay] = set()
+        self._all_gone: Deferred[None] | None = None
 
     def __len__(self) -> int:
         """How many clients are connected."""
@@ -247,14 +263,26 @@ class RelayFactory(Factory):
         """The client's side of a new relay."""
         known = isinstance(addr, (IPv4Address, IPv6Address))
         source = source_of(addr.host) if known else _UNKNOWN_SOURCE  # type: ignore[union-attr]
-        relay = Relay(self._farm, source, self._reactor, self._patience, self._open.discard)
+        relay = Relay(self._farm, source, self._reactor, self._patience, self._closed)
         self._open.add(relay)
         return relay.front
 
-    def abort_all(self) -> None:
-        """Reset all clients: the balancer ends."""
+    def abort_all(self) -> Deferred[None]:
+        """Reset all clients, since the balancer ends; fires when they are gone."""
+        gone = self._all_gone = Deferred()
         for relay in list(self._open):
             relay.abort()
+        self._tell_if_gone()
+        return gone
+
+    def _closed(self, relay: Relay) -> None:
+        self._open.discard(relay)
+        self._tell_if_gone()
+
+    def _tell_if_gone(self) -> None:
+        if self._all_gone is not None and not self._open:
+            gone, self._all_gone = self._all_gone, None
+            gone.callback(None)
 
 
 def endpoint_of(reactor: Any, address: NodeAddress, timeout: float) -> IStreamClientEndpoint:

@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 from twisted.application.service import IService, MultiService, Service
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import clientFromString, serverFromString
 
 from farmsyncd.core import words
@@ -31,10 +32,10 @@ class _Clients(Service):
     def __init__(self, clients: RelayFactory) -> None:
         self._clients = clients
 
-    def stopService(self) -> None:  # noqa: N802 - IService
+    def stopService(self) -> Deferred[None]:  # noqa: N802 - IService
         """Reset them: what was under way is not whole."""
         super().stopService()  # type: ignore[no-untyped-call]
-        self._clients.abort_all()
+        return self._clients.abort_all()
 
 
 def build(config: BalancerConfig, reactor: Any) -> MultiService:
