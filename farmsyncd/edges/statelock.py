@@ -22,6 +22,8 @@ class StateLock:
     def release(self) -> None:
         """Give the directory back; a second call does nothing."""
         if self._descriptor is not None:
+            # Unlocked by name: a child that is just being started may hold the descriptor for another moment.
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
             os.close(self._descriptor)
             self._descriptor = None
 
