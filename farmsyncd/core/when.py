@@ -24,11 +24,12 @@ class WhenKind(enum.Enum):
     NOW = "now"
     IN = "in"
     AT = "at"
+    FARM = "farm"
 
 
 @attrs.frozen
 class When:
-    """A wished time: ``ns`` is a delay for IN, UTC for AT, and 0 for NOW."""
+    """A wished time: ``ns`` is a delay for IN, UTC for AT, farm time for FARM, which never travels; and 0 for NOW."""
 
     kind: WhenKind
     ns: int = 0
@@ -44,7 +45,10 @@ class When:
         """
         if self.kind is WhenKind.NOW:
             return now_ns + lead_ns
-        wished_ns = now_ns + self.ns if self.kind is WhenKind.IN else from_utc_ns(self.ns)
+        if self.kind is WhenKind.FARM:
+            wished_ns = self.ns
+        else:
+            wished_ns = now_ns + self.ns if self.kind is WhenKind.IN else from_utc_ns(self.ns)
         if wished_ns <= now_ns:
             late = (now_ns - wished_ns) / 1e9
             raise Refused("bad", f"expected an activation time in the future, and this one passed {late:.3f} s ago")

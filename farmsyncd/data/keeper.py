@@ -99,17 +99,22 @@ class Keeper:
             await self._exclusively(dataset, lambda: self._roll_over(dataset, by))
         return self._courses.get(dataset)
 
-    async def publish(self, version: VersionRecord, when: When, origin: str, by: str) -> Step:
-        """Make a version that is kept here the next cycle of its dataset. Raises Refused."""
+    async def publish(
+        self, version: VersionRecord, when: When, origin: str, by: str, *, unless_pending: bool = False
+    ) -> Step | None:
+        """Make a version that is kept here the next cycle of its dataset. Raises Refused.
+
+        ``unless_pending`` gives way to whatever is pending already: None then.
+        """
         dataset = version.dataset
 
-        def plan(course: Course, now_ns: int) -> Step:
+        def plan(course: Course, now_ns: int) -> Step | None:
+            if unless_pending and course.pending is not None:
+                return None
             at_ns = when.farm_ns(now_ns, self._timing.now_lead_ns, self._time.from_utc_ns)
             return cycle.publication(course, version.version, at_ns, now_ns, self._timing.freeze_lead_ns)
 
-        step = await self._exclusively(dataset, lambda: self._change(dataset, plan, origin, by, version))
-        assert step is not None
-        return step
+        return await self._exclusively(dataset, lambda: self._change(dataset, plan, origin, by, version))
 
     def foresee(self, dataset: str, version: str, when: When) -> Step:
         """The step that :meth:`publish` would take now. Raises Refused."""

@@ -50,6 +50,7 @@ class DataServer(Service):
         assert self._parts is not None
         self._running.startService()
         self._parts.housekeeping.soon()
+        self._parts.sources.start()
         self._log.info(
             "Serving {count} datasets, epoch {epoch}",
             count=len(self._parts.keeper.courses), epoch=self._parts.clock.epoch,
@@ -63,6 +64,7 @@ class DataServer(Service):
     async def _stop(self) -> None:
         parts = self._parts
         assert parts is not None
+        parts.sources.stop()
         await self._running.stopService()
         links = parts.links.links
         for link in links:
@@ -73,7 +75,7 @@ class DataServer(Service):
             await parts.roster.write()
         except Exception:
             self._log.failure("What is known of the nodes could not be written")
-        for thread in (parts.delta_thread, parts.content_thread, parts.catalog_thread):
+        for thread in (parts.reading_thread, parts.delta_thread, parts.content_thread, parts.catalog_thread):
             await thread.stop()
         parts.catalog.close()
         self._lock.release()

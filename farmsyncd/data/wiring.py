@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from farmsyncd.data.content.deltas import DeltaRack
 from farmsyncd.data.content.housekeeping import Housekeeping
 from farmsyncd.data.content.library import Library
 from farmsyncd.data.content.publication import Publications
+from farmsyncd.data.content.reading import Sources
 from farmsyncd.data.content.retained import Held
 from farmsyncd.data.content.transfers import Pace, Transfers
 from farmsyncd.data.desk import Desk
@@ -55,6 +57,7 @@ class Parts:
     catalog_thread: WorkThread
     content_thread: WorkThread
     delta_thread: WorkThread
+    reading_thread: WorkThread
     keeper: Keeper
     changes: Changes
     roster: Roster
@@ -68,9 +71,15 @@ class Parts:
     housekeeping: Housekeeping
     desk: Desk
     links: LinkFactory
+    sources: Sources
 
 
-def assemble(config: DataConfig, reactor: Any, clock: FarmClock | None = None) -> Parts:
+def assemble(
+    config: DataConfig,
+    reactor: Any,
+    clock: FarmClock | None = None,
+    make_thread: Callable[[str, Any], WorkThread] = WorkThread,
+) -> Parts:
     """Make a data server on the state directory of ``config``, which is this process's own; reads what is there.
 
     Raises ConfigError and LocalError when the state cannot be used.
@@ -79,8 +88,8 @@ def assemble(config: DataConfig, reactor: Any, clock: FarmClock | None = None) -
     clock = clock if clock is not None else FarmClock(state / "farmtime")
     steady = SteadyTime(reactor)
     catalog = SqliteCatalog(state / "catalog.sqlite")
-    catalog_thread, content_thread, delta_thread = (
-        WorkThread(name, reactor) for name in ("catalog", "content", "deltas")
+    catalog_thread, content_thread, delta_thread, reading_thread = (
+        make_thread(name, reactor) for name in ("catalog", "content", "deltas", "reading")
     )
     changes = Changes()
     roster = Roster(catalog, catalog_thread, clock.now_ns, config.expect_within_ns, config.forget_after_ns)
@@ -90,7 +99,7 @@ def assemble(config: DataConfig, reactor: Any, clock: FarmClock | None = None) -
     keeper = Keeper(catalog, catalog_thread, clock, changes, roster.expected, timing)
     library = Library(state / "manifests", ChunkStore(state / "packs"), content_thread)
     deltas = DeltaRack(state / "deltas", library, delta_thread, _DeltaMaker(library), _Wanted(keeper))
-    publications = Publications(library, keeper, content_thread, clock.now_ns, _Room(state))
+    publications = Publications(library, keeper, content_thread, reading_thread, clock.now_ns, _Room(state))
 
     def others() -> set[Held]:
         return roster.versions_in_use() | pins.versions()
@@ -123,9 +132,31 @@ def assemble(config: DataConfig, reactor: Any, clock: FarmClock | None = None) -
     )
     me = Hello(PROTOCOL, "data", "data", (f"software=farmsync-{RELEASE}", f"epoch={clock.epoch}"))
     links = LinkFactory(me, reactor, LinkSettings(read_size=256 * 1024), door.gate)
+    sources = Sources(config, publications, keeper, clock, reading_thread, reactor, steady)
+    changes.listen(sources.changed)
     return Parts(
-        *(config, clock, steady, catalog, catalog_thread, content_thread, delta_thread, keeper, changes, roster, pins),
-        *(flips, followers, library, deltas, transfers, publications, housekeeping, desk, links),
+        config=config,
+        clock=clock,
+        steady=steady,
+        catalog=catalog,
+        catalog_thread=catalog_thread,
+        content_thread=content_thread,
+        delta_thread=delta_thread,
+        reading_thread=reading_thread,
+        keeper=keeper,
+        changes=changes,
+        roster=roster,
+        pins=pins,
+        flips=flips,
+        followers=followers,
+        library=library,
+        deltas=deltas,
+        transfers=transfers,
+        publications=publications,
+        housekeeping=housekeeping,
+        desk=desk,
+        links=links,
+        sources=sources,
     )
 
 

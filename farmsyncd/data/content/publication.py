@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
 
 import attrs
+from twisted.internet.defer import Deferred
 
 from farmsyncd.core.cycle import Step
 from farmsyncd.core.refusal import Refused
@@ -18,7 +21,10 @@ from farmsyncd.core.when import When
 from farmsyncd.data.content.library import Library
 from farmsyncd.data.keeper import Keeper
 from farmsyncd.edges.catalog import VersionRecord
+from farmsyncd.edges.content.packing import store_chunks
 from farmsyncd.edges.content.packs import Hold
+from farmsyncd.edges.content.tree import Scanned, scan
+from farmsyncd.edges.content.treecache import TreeCache
 from farmsyncd.edges.workthread import WorkThread
 
 
@@ -39,10 +45,17 @@ class Offer:
         """Care no longer for what came of it."""
         self.hold.release()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.release()
+
 
 class Publications:
     """Takes offers in, and publishes what is complete.
 
+    ``thread`` is the library's, ``reading`` is for reading and packing trees of this machine, which takes longer.
     ``check_room`` is told how many bytes will be written, and raises Unavailable when the disk cannot take them.
     """
 
@@ -51,12 +64,14 @@ class Publications:
         library: Library,
         keeper: Keeper,
         thread: WorkThread,
+        reading: WorkThread,
         now_ns: Callable[[], int],
         check_room: Callable[[int], None],
     ) -> None:
         self._library = library
         self._keeper = keeper
         self._thread = thread
+        self._reading = reading
         self._now_ns = now_ns
         self._check_room = check_room
 
@@ -78,10 +93,43 @@ class Publications:
             raise
         return offer
 
-    async def publish(self, offer: Offer, dataset: str, when: When, origin: str, by: str) -> Step:
-        """Publish an offered version, all of whose chunks must have come. Raises Refused."""
+    def keeps(self, version: str) -> bool:
+        """Whether a version is kept here."""
+        return version in self._library
+
+    async def take_in(self, tree: Path, cache: Path) -> Offer:
+        """Read a directory of this machine into the store, remembering its reading in the file ``cache``.
+
+        Raises BadInput when it cannot be published. The offer is the caller's to release.
+        """
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        scanned = await self._reading.run(scan, tree, cache=TreeCache(cache))
+        offer = await self.offer_manifest(scanned.manifest)
+        try:
+            await self._reading.run(self._store, scanned, offer.hold.missing)
+        except BaseException:
+            offer.release()
+            raise
+        return offer
+
+    def _store(self, scanned: Scanned, numbers: list[int]) -> None:
+        with self._library.store.writer() as writer:
+            store_chunks(scanned, numbers, writer)
+
+    def clear(self, work: Callable[[], None]) -> Deferred[None]:
+        """Do away with what a source has made, where that disturbs nobody."""
+        return self._reading.run(work)
+
+    async def publish(
+        self, offer: Offer, dataset: str, when: When, origin: str, by: str, *, unless_pending: bool = False
+    ) -> Step | None:
+        """Publish an offered version, all of whose chunks must have come. Raises Refused.
+
+        None only when ``unless_pending`` is asked for, and something is pending.
+        """
         manifest = offer.manifest
-        self._keeper.foresee(dataset, manifest.version, when)  # refuse before anything is written
+        if not unless_pending:
+            self._keeper.foresee(dataset, manifest.version, when)  # refuse before anything is written
         missing = await self._thread.run(self._library.store.missing, manifest)
         if missing:
             raise Refused(
@@ -92,10 +140,13 @@ class Publications:
         with self._library.using(manifest.version):
             if manifest.version not in self._library:
                 await self._library.keep(manifest)
-            return await self._keeper.publish(self._record(dataset, manifest), when, origin, by)
+            record = self._record(dataset, manifest)
+            return await self._keeper.publish(record, when, origin, by, unless_pending=unless_pending)
 
-    async def publish_kept(self, version: str, dataset: str, when: When, origin: str, by: str) -> Step:
-        """Publish a version that is kept here already. Raises Refused: ``gone`` when it is not."""
+    async def publish_kept(
+        self, version: str, dataset: str, when: When, origin: str, by: str, *, unless_pending: bool = False
+    ) -> Step | None:
+        """The same for a version that is kept here already. Raises Refused: ``gone`` when it is not."""
         with self._using_kept(version):
             manifest = await self._library.manifest(version)
             missing = await self._thread.run(self._library.store.missing, manifest)
@@ -103,7 +154,8 @@ class Publications:
                 raise Refused(
                     "gone", f"{len(missing)} chunks of {version} were found damaged here; publish its tree again"
                 )
-            return await self._keeper.publish(self._record(dataset, manifest), when, origin, by)
+            record = self._record(dataset, manifest)
+            return await self._keeper.publish(record, when, origin, by, unless_pending=unless_pending)
 
     @contextmanager
     def _using_kept(self, version: str) -> Iterator[None]:

@@ -157,7 +157,8 @@ class OperatorRole:
         step = await self._publications.publish_kept(version, message.dataset, wished, "rollback", self._by)
         self._accepted(step)
 
-    def _accepted(self, step: Step) -> None:
+    def _accepted(self, step: Step | None) -> None:
+        assert step is not None
         cycle = step.scheduled
         assert cycle is not None
         replaced = step.dropped.version if step.dropped is not None else None
