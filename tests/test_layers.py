@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ BELOW = {
 }
 IMPURE = {
     "asyncio", "fcntl", "http", "io", "logging", "mmap", "multiprocessing", "os", "pathlib", "random", "select",
-    "selectors", "shutil", "signal", "socket", "sqlite3", "ssl", "subprocess", "tempfile", "threading", "time", "treq",
+    "selectors", "shutil", "signal", "socket", "sqlite3", "ssl", "subprocess", "tempfile", "time", "treq",
     "twisted", "urllib", "zope",
 }  # fmt: skip
 LONGEST = 350
@@ -57,6 +58,8 @@ def imported(path: Path) -> Iterator[str]:
 def faults(path: Path) -> Iterator[str]:
     """What is wrong with the imports of one module of ours."""
     own = layer(dotted(path))
+    if own == "core" and set(re.findall(r"\bthreading\.(\w+)", path.read_text("utf-8"))) - {"local"}:
+        yield f"{dotted(path)} is in core, and does more with threads than to keep apart what each has"
     for module in imported(path):
         other = layer(module)
         if other and other != own and other not in BELOW.get(own, set()) and not checked_by_the_command(own, module):
@@ -85,6 +88,7 @@ def test_each_module_belongs_to_a_layer() -> None:
     ("place", "line"),
     [
         ("core/x.py", "import time"),
+        ("core/x.py", "import threading\nthreading.Lock()"),
         ("core/x.py", "from twisted.internet import defer"),
         ("core/x.py", "import farmsyncd.edges.config"),
         ("edges/x.py", "from farmsyncd.node import service"),
