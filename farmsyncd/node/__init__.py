@@ -9,8 +9,11 @@
 ``replica``     one dataset on this node: carries out what :mod:`farmsyncd.core.standing` decides
 ``pointing``    which version is the active one at this nanosecond; the appointment with the next
 ``record``      what must not be forgotten over a restart
-``boot``        what the disk holds at start, and whether it may be served
-``staging``     bringing a version in
+``boot``        what the disk holds at start, and whether it may be served; ``checking`` looks
+``worker``      whoever does what blocks
+``errand``      bringing one version at a time in, again and again until it is there
+``staging``     bringing a version in, once
+``shelf``       the versions that can be served
 ``hooks``       what is told of each flip: a command, a URL
 ``serving``     the active cache over HTTP
 ``report``      ``/status`` and ``/metrics``

@@ -81,7 +81,7 @@ class Node(Service):
         self.stager = Stager(
             endpoint,
             Hello(PROTOCOL, "stager", config.name, (f"software={RELEASE}",)),
-            reactor,
+            lambda name: WorkThread(name, reactor),
             self._wakes,
             clock.now_ns,
             config.staging.at_once,

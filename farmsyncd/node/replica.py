@@ -7,6 +7,7 @@ knows which cycle the disk has got to.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Protocol
@@ -27,7 +28,6 @@ from farmsyncd.core.standing import Holding, Known, Turn
 from farmsyncd.edges.cache.cachedir import CacheDir
 from farmsyncd.edges.timing.clocks import LocalClock
 from farmsyncd.edges.timing.trigger import Trigger
-from farmsyncd.edges.workthread import WorkThread
 from farmsyncd.errors import LocalError
 from farmsyncd.node.boot import Found
 from farmsyncd.node.errand import Errand
@@ -35,6 +35,7 @@ from farmsyncd.node.hooks import Flip, Hooks
 from farmsyncd.node.pointing import Pointing, Reckoning
 from farmsyncd.node.record import FlipNote, Record, RecordFile, Served
 from farmsyncd.node.shelf import Shelf
+from farmsyncd.node.worker import Worker
 
 
 @attrs.frozen
@@ -69,13 +70,14 @@ class Surroundings:
     clock: LocalClock
     wakes: IReactorTime
     estimate: Callable[[], Estimate | None]
-    disk: WorkThread
+    disk: Worker
     stager: Stager
     hooks: Hooks
     told: Callable[[str], None]
     random: Callable[[], float]
     keep: int = 3
     spread_ns: int = 500_000_000
+    sleep: Callable[[float], None] = time.sleep
 
 
 HUSH_S = 0.8
@@ -134,7 +136,9 @@ class Replica:
         self._swaps: list[_Swap] = []
         self._unlinked: Turn | None = None
         self._foreseen = 0  # the highest cycle that was heard of before its time
-        self._trigger = Trigger(around.clock, around.wakes, pointing.deadline_ns, self._fire, self._rehearse)
+        self._trigger = Trigger(
+            around.clock, around.wakes, pointing.deadline_ns, self._fire, self._rehearse, around.sleep
+        )
         self._going: set[str] = set()
         self._stopped = False
 

@@ -11,10 +11,10 @@ from twisted.python.failure import Failure
 
 from farmsyncd.core.messages.content import Chunk
 from farmsyncd.edges.link import Link
-from farmsyncd.edges.workthread import WorkThread
 from farmsyncd.node.staging.conversation import Part
 from farmsyncd.node.staging.pace import Pace
 from farmsyncd.node.staging.work import Hush, Work
+from farmsyncd.node.worker import Worker
 
 BATCH: Final = 1024 * 1024
 QUEUED_MOST: Final = 32 * 1024 * 1024
@@ -31,7 +31,7 @@ class Feeder:
         self,
         link: Link,
         work: Work,
-        thread: WorkThread,
+        thread: Worker,
         wakes: IReactorTime,
         now_ns: Callable[[], int],
         pace: Pace,

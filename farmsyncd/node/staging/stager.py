@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import attrs
 from twisted.internet.defer import Deferred, DeferredSemaphore, ensureDeferred
-from twisted.internet.interfaces import IReactorFromThreads, IReactorTime, IStreamClientEndpoint
+from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
@@ -25,13 +25,13 @@ from farmsyncd.core.messages.base import Side
 from farmsyncd.core.messages.greeting import Hello
 from farmsyncd.core.snapshot import Manifest
 from farmsyncd.edges.link import Link, LinkSettings
-from farmsyncd.edges.workthread import WorkThread
 from farmsyncd.errors import LocalError, Unavailable
 from farmsyncd.node.replica import Order
 from farmsyncd.node.staging.conversation import Conversation, Cut, Declined
 from farmsyncd.node.staging.feeding import Feeder
 from farmsyncd.node.staging.pace import Pace
 from farmsyncd.node.staging.work import Hush, Work
+from farmsyncd.node.worker import Worker
 
 SETTINGS = LinkSettings(read_size=1024 * 1024)
 _ROUNDS = 4
@@ -49,7 +49,7 @@ class Totals:
 class Stager:
     """Stages for all datasets of a node: at most ``at_once`` at the same time, ``rate`` bytes per second together.
 
-    ``reactor`` is for threads and connections, ``wakes`` for waiting, ``now_ns`` a clock that runs forward.
+    ``threads`` makes a thread of a name, ``wakes`` is for waiting, ``now_ns`` a clock that runs forward.
     """
 
     log = Logger()
@@ -58,7 +58,7 @@ class Stager:
         self,
         endpoint: IStreamClientEndpoint,
         hello: Hello,
-        reactor: IReactorFromThreads,
+        threads: Callable[[str], Worker],
         wakes: IReactorTime,
         now_ns: Callable[[], int],
         at_once: int = 2,
@@ -67,7 +67,7 @@ class Stager:
         self.totals = Totals()
         self._endpoint = endpoint
         self._hello = hello
-        self._reactor = reactor
+        self._threads = threads
         self._wakes = wakes
         self._now_ns = now_ns
         self._turns = DeferredSemaphore(at_once)
@@ -92,7 +92,7 @@ class Stager:
             self._turns.release()
 
     async def _stage(self, order: Order) -> Manifest:
-        thread = WorkThread(f"staging-{order.dataset}", self._reactor)
+        thread = self._threads(f"staging-{order.dataset}")
         work = Work(order.turn.version, order.cache, order.bases, self._hush)
         conversation = Conversation()
         link = Link(conversation, self._hello, Side.CLIENT, self._wakes, SETTINGS)
@@ -115,7 +115,7 @@ class Stager:
             await thread.run(work.close)
             await thread.stop()
 
-    def _feeder(self, link: Link, work: Work, thread: WorkThread) -> Feeder:
+    def _feeder(self, link: Link, work: Work, thread: Worker) -> Feeder:
         return Feeder(link, work, thread, self._wakes, self._now_ns, self._pace, self._hush)
 
 
@@ -125,7 +125,7 @@ class _Fetch:
 
     order: Order
     work: Work
-    thread: WorkThread
+    thread: Worker
     conversation: Conversation
     feeder: Feeder
     totals: Totals
