@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -96,6 +97,12 @@ def test_the_wheel_holds_the_program_and_nothing_else(built: Built) -> None:
     ]
     shipped = {str(path.relative_to(TREE)) for path in (TREE / "farmsyncd").rglob("*.py")}
     assert shipped == {name for name in names if name.startswith("farmsyncd/") and name.endswith(".py")}
+
+
+def test_the_readme_leads_to_files_that_are_there() -> None:
+    links = re.findall(r"\]\(([^):]+)\)", (TREE / "README.md").read_text("utf-8"))
+    assert len(links) >= 5
+    assert [link for link in links if not (TREE / link).exists()] == []
 
 
 def test_the_wheel_says_what_it_is(built: Built) -> None:
