@@ -18,7 +18,7 @@ from zope.interface import implementer
 from tests.eventually import turn
 
 reactor: Any = _reactor
-PATIENCE = 5.0  # seconds for what is just closing
+PATIENCE = 15.0  # seconds for what is just closing
 
 
 @implementer(ILogObserver)
