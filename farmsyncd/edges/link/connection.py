@@ -169,7 +169,8 @@ class Link(Protocol):
         self._state = _State.OPEN
         peer = transport.getPeer()
         if isinstance(peer, IPv4Address | IPv6Address):
-            self.address = f"{peer.host}:{peer.port}"
+            host = f"[{peer.host}]" if ":" in peer.host else peer.host
+            self.address = f"{host}:{peer.port}"
             if ITCPTransport.providedBy(transport):
                 transport.setTcpNoDelay(True)
                 transport.setTcpKeepAlive(True)
