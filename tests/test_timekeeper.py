@@ -205,9 +205,8 @@ async def test_claim_s1_05_over_real_sockets_the_truth_is_within_the_bound() -> 
     raw, ahead = RawClock(), 1_800_000_000 * SECOND
     session = EchoSession(lambda: raw.now_ns() + ahead, "0" * 16)
     steady = SteadyTime(reactor)
-    server = Factory()
+    server = Factory.forProtocol(lambda: Link(session, DATA, Side.SERVER, steady))
     server.noisy = False
-    server.buildProtocol = lambda _addr: Link(session, DATA, Side.SERVER, steady)  # type: ignore[method-assign]
     port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(server)
     clock = SkewedClock(raw, Skew(-3600 * SECOND, 200_000))
     endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import attrs
-from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet import error
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IReactorTime, IStreamClientEndpoint
 from twisted.internet.task import Clock
 from twisted.test.iosim import FakeTransport, IOPump, connect
