@@ -116,7 +116,7 @@ class Desk:
     def _tell_pins(self, node: str, dataset: str) -> None:
         present = self.roster.present(node)
         if present is not None:
-            present.link.send(self.pins.message(node, dataset))
+            present.tell_pins(dataset)
 
     async def forecast(self, dataset: str, version: str, wished: When, offer: Offer | None) -> Json:
         """What a publication would do."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from farmsyncd.core.messages.base import Message
+from farmsyncd.core.cycle import Course
 from farmsyncd.core.messages.schedule import DatasetsAre
 from farmsyncd.core.wire import encode
 from farmsyncd.data.changes import Change
@@ -20,6 +20,7 @@ class Followers:
         self._following: dict[str, set[Link]] = {}
         self._list_followers: set[Link] = set()
         self._told: tuple[str, ...] = ()
+        self._spelled: dict[str, tuple[Course, bytes]] = {}
 
     def follow(self, link: Link, dataset: str) -> None:
         """Send ``link`` every later plan of ``dataset``, which need not exist yet."""
@@ -37,20 +38,26 @@ class Followers:
                 del self._following[dataset]
         self._list_followers.discard(link)
 
+    def plan(self, course: Course) -> bytes:
+        """The PLAN of a course as it travels, spelled once for each revision."""
+        spelled = self._spelled.get(course.dataset)
+        if spelled is None or spelled[0] is not course:
+            spelled = self._spelled[course.dataset] = course, encode(plan_message(course).frame())
+        return spelled[1]
+
     def datasets(self) -> DatasetsAre:
         """The list of datasets."""
         return DatasetsAre(tuple(sorted(self._datasets())))
 
     def changed(self, change: Change) -> None:
         """A course has changed: tell those who follow it."""
-        _tell(self._following.get(change.course.dataset, ()), plan_message(change.course))
+        _tell(self._following.get(change.course.dataset, ()), self.plan(change.course))
         listed = self.datasets()
         if listed.names != self._told:
             self._told = listed.names
-            _tell(self._list_followers, listed)
+            _tell(self._list_followers, encode(listed.frame()))
 
 
-def _tell(links: Iterable[Link], message: Message) -> None:
-    frame = encode(message.frame())
+def _tell(links: Iterable[Link], frame: bytes) -> None:
     for link in list(links):
         link.send_bytes(frame)

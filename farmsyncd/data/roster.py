@@ -21,12 +21,16 @@ from farmsyncd.errors import PeerError
 
 @attrs.define(eq=False)
 class Present:
-    """A node that is connected. ``instance`` tells apart two nodes that were given one name."""
+    """A node that is connected.
+
+    ``instance`` tells apart two nodes that were given one name; ``tell_pins`` tells it the pins of a dataset.
+    """
 
     name: str
     instance: str | None
     link: Link
     serve: str | None
+    tell_pins: Callable[[str], None]
     datasets: set[str] = attrs.Factory(set)
 
 
@@ -56,22 +60,18 @@ class Roster:
         """Read what is known from the catalog; blocks, and comes before all else."""
         self._records = {(one.name, one.dataset): one for one in self._catalog.nodes()}
 
-    def admit(self, link: Link, hello: Hello) -> Present:
+    def admit(self, link: Link, hello: Hello, tell_pins: Callable[[str], None]) -> Present:
         """A node has come. Raises PeerError when another one of its name is here."""
         instance = hello.feature("instance")
         before = self._present.get(hello.name)
         if before is not None:
             if before.instance != instance:
-                self._log.warn(
-                    "Two nodes are named {name}: {old} is here, and {new} is turned away",
-                    name=hello.name, old=before.link.address, new=link.address,
-                )  # fmt: skip
                 raise PeerError(
                     f"expected a node name of its own, and {hello.name} is connected from {before.link.address}; "
                     "give one of the two another --name"
                 )
             before.link.close("the node has opened a newer connection")
-        present = Present(hello.name, instance, link, hello.feature("serve"))
+        present = Present(hello.name, instance, link, hello.feature("serve"), tell_pins)
         self._present[hello.name] = present
         self._log.info("Node {name} is here, from {address}", name=hello.name, address=link.address)
         return present

@@ -97,6 +97,7 @@ def _services(parts: Parts, reactor: Any) -> list[Service]:
         Ticking("rolling over", 1.0, parts.keeper.roll_over_overdue, parts.steady),
         Ticking("writing down what is known of the nodes", 2.0, parts.roster.write, parts.steady),
         Ticking("forgetting nodes", 3600.0, parts.roster.forget_strangers, parts.steady),
+        Ticking("forgetting old cycles", 3600.0, parts.housekeeping.forget_history, parts.steady),
         *listeners.values(),
         AddressBook(config.addresses_file, listeners),
     ]

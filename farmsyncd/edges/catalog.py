@@ -124,6 +124,9 @@ class Catalog(Protocol):
     def versions(self) -> list[VersionRecord]:
         """All versions that are kept, the oldest first."""
 
+    def prune(self, dataset: str, keep: int) -> None:
+        """Forget all but the newest ``keep`` cycles of a dataset, with their reports; never one of its course."""
+
     def drop_version(self, dataset: str, version: str) -> bool:
         """Forget that a version is kept, unless it is active or pending; whether it was forgotten."""
 

@@ -169,6 +169,23 @@ class SqliteCatalog:
         row = found.fetchone()
         return None if row is None else CycleRecord(*row)
 
+    def prune(self, dataset: str, keep: int) -> None:
+        """Forget all but the newest ``keep`` cycles of a dataset, with their reports; never one of its course."""
+        oldest = self._db.execute(
+            """SELECT min(d.last_cycle - ? + 1, coalesce(d.active_cycle, 1 << 62), coalesce(d.pending_cycle, 1 << 62))
+               FROM datasets d WHERE d.name = ?""",
+            (keep, dataset),
+        ).fetchone()
+        if oldest is None or oldest[0] <= 1:
+            return
+        with self._transaction():
+            for statement in (
+                "DELETE FROM cycles WHERE dataset = ? AND number < ?",
+                "DELETE FROM flips WHERE dataset = ? AND cycle < ?",
+                "DELETE FROM expected WHERE dataset = ? AND cycle < ?",
+            ):
+                self._db.execute(statement, (dataset, oldest[0]))
+
     # Versions
 
     def versions(self) -> list[VersionRecord]:

@@ -20,7 +20,7 @@ from farmsyncd.edges.catalog import Catalog, VersionRecord
 from farmsyncd.edges.content.packs import Collected
 from farmsyncd.edges.workthread import WorkThread
 
-_HISTORY = 1000
+_HISTORY = 1000  # cycles of a dataset that are remembered
 
 
 class Housekeeping:
@@ -130,6 +130,11 @@ class Housekeeping:
             for dataset in {one.dataset for one in held}
         }
         return held, activations
+
+    async def forget_history(self) -> None:
+        """Forget the oldest cycles of datasets that have had very many."""
+        for dataset in list(self._keeper.courses):
+            await self._catalog_thread.run(self._catalog.prune, dataset, _HISTORY)
 
     def _collect(self) -> Collected:
         # In the one content thread: whatever is being published has its manifest on the disk by now, or a hold.

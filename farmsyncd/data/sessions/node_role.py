@@ -13,7 +13,7 @@ from farmsyncd.core.messages.greeting import Hello
 from farmsyncd.core.messages.schedule import Datasets, Flipped, Noted, Schedule, Standing
 from farmsyncd.data.flips import FlipBook
 from farmsyncd.data.followers import Followers
-from farmsyncd.data.keeper import Keeper, plan_message
+from farmsyncd.data.keeper import Keeper
 from farmsyncd.data.pins import PinBoard
 from farmsyncd.data.roster import Roster
 from farmsyncd.data.sessions.people import not_for
@@ -43,7 +43,8 @@ class NodeRole:
         self._pins = pins
         self._flips = flips
         self._turns = Turns(link)
-        self._present = roster.admit(link, hello)
+        self._told_pins: dict[str, tuple[str, ...]] = {}
+        self._present = roster.admit(link, hello, self.tell_pins)
 
     @property
     def name(self) -> str:
@@ -90,7 +91,15 @@ class NodeRole:
 
     async def _schedule(self, dataset: str) -> None:
         course = await self._come_back(dataset)
-        self._link.send(self._pins.message(self.name, dataset), plan_message(course))
+        self.tell_pins(dataset)
+        self._link.send_bytes(self._followers.plan(course))
+
+    def tell_pins(self, dataset: str) -> None:
+        """Tell the node which versions of a dataset it must keep, unless it was told the same before."""
+        pins = self._pins.message(self.name, dataset)
+        if self._told_pins.get(dataset) != pins.versions:
+            self._told_pins[dataset] = pins.versions
+            self._link.send(pins)
 
     async def _flipped(self, flipped: Flipped) -> None:
         await self._come_back(flipped.dataset)
