@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from random import SystemRandom
 from typing import Any
 
@@ -50,8 +51,14 @@ class _Whole(MultiService):
 
 
 def clock_of(skew: Skew) -> LocalClock:
-    """The node's clock: the machine's, or one that is wrong on purpose."""
-    return RawClock() if skew == Skew() else SkewedClock(RawClock(), skew)
+    """The node's clock: the machine's, or one that is wrong on purpose.
+
+    It is set by the machine's wall clock once, at this start, so that the offset that the comparison finds is by how
+    much this machine's clock differs from the data server's. Nothing rests on the wall clock being right.
+    """
+    raw = RawClock()
+    wall = Skew(shift_ns=time.time_ns() - raw.now_ns())
+    return SkewedClock(raw if skew == Skew() else SkewedClock(raw, skew), wall)
 
 
 def makeService(options: Options) -> IService:  # noqa: N802 - twistd's name

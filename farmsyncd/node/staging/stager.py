@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 import attrs
 from twisted.internet.defer import Deferred, DeferredSemaphore, ensureDeferred
+from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
@@ -102,7 +103,7 @@ class Stager:
             factory.noisy = False
             try:
                 await self._endpoint.connect(factory)
-            except OSError as error:
+            except (ConnectError, OSError) as error:
                 raise Cut(f"the data server cannot be reached: {error}") from None
             await conversation.start()
             return await _Fetch(order, work, thread, conversation, self._feeder(link, work, thread), self.totals).run()
