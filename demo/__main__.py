@@ -20,7 +20,7 @@ from demo.live import picture
 from demo.shop import marked_copy, shop
 from demo.shopper import Shopper
 from farmsyncd.cli.report import print_report
-from farmsyncd.cli.show import version
+from farmsyncd.cli.show import out, version
 
 _COUNTDOWN = 12  # seconds from the second publication to its activation
 _PATIENCE = 120.0  # seconds that any step may take on a busy machine
@@ -28,7 +28,7 @@ _PATIENCE = 120.0  # seconds that any step may take on a busy machine
 
 def main() -> int:
     """Run the whole demo; its exit status."""
-    console = Console(highlight=False)
+    console = out()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     site = os.environ.get("SITE")
     if site and not Path(site).is_dir():

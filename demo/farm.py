@@ -15,6 +15,7 @@ from urllib.request import urlopen
 
 import attrs
 
+_TWISTD = (sys.executable, "-c", "import sys; sys.argv[0] = 'twistd'; from twisted.scripts.twistd import run; run()")
 _PATIENCE = 60.0  # seconds for a daemon to come up, on a busy machine
 _GRACE = 10.0  # seconds for a daemon to leave
 
@@ -90,7 +91,7 @@ class Farm:
         with (self._root / "logs" / name).open("wb") as log:
             self._running.append(
                 subprocess.Popen(
-                    [sys.executable, "-m", "twisted", f"farmsync-{kind}", *options,
+                    [*_TWISTD, "-n", "--pidfile=", f"farmsync-{kind}", *options,
                      "--addresses", str(self._root / f"{name}.json")],
                     stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=self._root,
                     env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},

@@ -27,8 +27,8 @@ def picture(status: dict[str, Any], shopper: Shopper) -> RenderableType:
 
 
 def _nodes(status: dict[str, Any]) -> RenderableType:
-    made = table("NODE", "CLOCK IS WRONG BY", "OFFSET FOUND", "KNOWN TO", "STATE", "ACTIVE", "STAGED",
-                 right=("OFFSET FOUND", "KNOWN TO"))  # fmt: skip
+    made = table("NODE", "CLOCK IS WRONG BY", "CORRECTION FOUND", "KNOWN TO", "STATE", "ACTIVE", "STAGED",
+                 right=("CORRECTION FOUND", "KNOWN TO"))  # fmt: skip
     nodes = {node["name"]: node for node in status["nodes"]}
     for member in MEMBERS:
         node = nodes.get(member.name)

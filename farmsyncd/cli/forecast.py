@@ -15,7 +15,7 @@ def print_forecast(dataset: str, forecast: dict[str, Any], sizes: dict[str, int]
     out.print(f"[bold]{dataset}[/] would get version {show.version(forecast['version'])}; nothing has been changed")
     out.print(f"would activate {show.moment(forecast['utc_ns'], show.now())}")
     if forecast["replaces"] is not None:
-        out.print(f"would replace the pending version {show.version(forecast['replaced'])}")
+        out.print(f"would replace the pending version {show.version(forecast['replaces'])}")
     out.print(
         f"{sizes['files']} files, {show.size(sizes['bytes'])}; "
         f"{show.size(sizes['sent_bytes'])} would be sent to the data server"
