@@ -109,6 +109,18 @@ def test_a_peer_that_makes_no_sense_is_told_why_and_closed(said: str, reason: st
     assert [reason in loss for loss in session.losses] == [True]
 
 
+def test_a_server_of_another_version_is_told_so() -> None:
+    session, transport, clock = Recorder(), StringTransport(), Clock()
+    link = Link(session, NODE, Side.CLIENT, clock)
+    link.makeConnection(transport)
+    link.dataReceived(b"HELLO 3 data shop-data\n")
+    assert b"BYE +1\n" in transport.value()
+    link.connectionLost(Failure(ConnectionDone()))
+    assert session.hello is None
+    assert ["version 1 of the farmsync protocol, and the peer speaks 3" in loss for loss in session.losses] == [True]
+    assert clock.getDelayedCalls() == []
+
+
 def test_an_http_request_is_answered_so_that_a_web_client_can_show_it() -> None:
     session = Recorder()
     served = Served(session)

@@ -152,7 +152,11 @@ class FrameParser:
         stop = min(len(data), at + longest + 1) if end < 0 else end
         self._head += data[at:stop]
         digits = bytes(self._head)
-        if len(digits) > longest or not (digits.isdigit() or (not digits and end < 0)):
+        if len(digits) > longest and digits.isdigit():
+            raise WireError(
+                f"expected a netstring of at most {self.limits.netstring} bytes, and a longer one is announced"
+            )
+        if not (digits.isdigit() or (not digits and end < 0)):
             raise WireError(f"expected a netstring's length and a colon, and {digits[:20]!r} came")
         if len(digits) > 1 and digits.startswith(b"0"):
             raise WireError(f"expected a length without leading zeros, and {digits[:20]!r} came")
