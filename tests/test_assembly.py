@@ -167,8 +167,9 @@ def test_an_attempt_that_was_cut_short_anywhere_is_taken_up(
 def spoil(path: Path, data: st.DataObject) -> None:
     """What a crash, or somebody, may do to a directory that is not finished: to a file that is no other version's."""
     own = [at for at in sorted(path.rglob("*")) if at.is_file() and not at.is_symlink() and at.stat().st_nlink == 1]
-    if own and data.draw(st.booleans(), "spoil"):
-        victim = data.draw(st.sampled_from(own), "victim")
+    spoilt = data.draw(st.booleans(), "spoil")
+    if own and spoilt:
+        victim = own[data.draw(st.integers(0, len(own) - 1), "victim")]
         victim.chmod(0o644)
         content = victim.read_bytes()
         how = data.draw(st.sampled_from(["cut", "zeros", "time", "link", "directory"]), "how")

@@ -10,6 +10,7 @@ from collections.abc import Container, Iterable, Sequence
 from typing import TypeAlias
 
 import attrs
+import msgspec
 
 from farmsyncd.core.entries import Entry, Kind
 from farmsyncd.core.snapshot import Manifest
@@ -18,17 +19,18 @@ Place: TypeAlias = tuple[Entry, int]
 """A file of the new version, and the byte of it at which a chunk belongs."""
 
 
-@attrs.frozen
-class Shared:
-    """A file of the new version, ``entry``, that is ``path`` in base number ``base``, byte for byte."""
+class Shared(msgspec.Struct, frozen=True, gc=False):
+    """A file of the new version, ``entry``, that is ``path`` in base number ``base``, byte for byte.
+
+    A msgspec structure, as :class:`Source` and entries are: there is one for each file.
+    """
 
     entry: Entry
     base: int
     path: bytes
 
 
-@attrs.frozen
-class Source:
+class Source(msgspec.Struct, frozen=True, gc=False):
     """Where a chunk lies on this machine: ``length`` bytes from ``offset`` of the file ``path`` in base ``base``."""
 
     base: int
@@ -60,9 +62,10 @@ def plan(new: Manifest, bases: Sequence[Manifest]) -> Plan:
     by_path = [{entry.path: entry for entry in base.entries} for base in bases]
     for entry in new.entries:
         if entry.kind is Kind.FILE:
+            path = entry.path
             for number, names in enumerate(by_path):
-                if names.get(entry.path) == entry:
-                    shared.append(Shared(entry, number, entry.path))
+                if names.get(path) == entry:
+                    shared.append(Shared(entry, number, path))
                     break
             else:
                 fresh.append(entry)
@@ -111,8 +114,13 @@ def sources(bases: Sequence[Manifest], digests: Container[bytes]) -> dict[bytes,
     found: dict[bytes, Source] = {}
     for number, base in enumerate(bases):
         for entry in base.entries:
+            chunks = entry.chunks
+            if len(chunks) == 1:  # most files: there is no need to count
+                if chunks[0] in digests and chunks[0] not in found:
+                    found[chunks[0]] = Source(number, entry.path, 0, entry.size)
+                continue
             offset = 0
-            for digest, length in zip(entry.chunks, entry.lengths, strict=True):
+            for digest, length in zip(chunks, entry.lengths, strict=True):
                 if digest in digests and digest not in found:
                     found[digest] = Source(number, entry.path, offset, length)
                 offset += length

@@ -36,12 +36,13 @@ from farmsyncd.core.cutting import MAX_CHUNK
 from farmsyncd.core.delta import Bundle
 from farmsyncd.core.entries import Entry
 from farmsyncd.core.messages.content import Chunk
-from farmsyncd.core.parts import Place, Shared, Source
+from farmsyncd.core.parts import Shared, Source
 from farmsyncd.core.snapshot import Manifest
 from farmsyncd.edges.content import durable, leftovers, space
 from farmsyncd.edges.content.basetree import Base, BaseTree
 from farmsyncd.edges.content.crew import Cancelled, Crew
 from farmsyncd.edges.content.growing import GrowingTree
+from farmsyncd.edges.content.wanted import Wanted
 from farmsyncd.errors import LocalError, Unavailable
 
 _COPIES: Final = 32
@@ -55,6 +56,12 @@ class Progress:
 
     total: int
     done: int = 0
+    _adding: Lock = attrs.field(factory=Lock, repr=False, eq=False)
+
+    def add(self, amount: int) -> None:
+        """So many bytes more are in place."""
+        with self._adding:
+            self.done += amount
 
 
 def unlimited(_amount: int) -> None:
@@ -87,12 +94,11 @@ class Assembler:
         self._crew = Crew(workers)
         self._workers = max(1, workers)
         self._throttle = throttle
-        self._counting = Lock()
         self._own = local()
         self._tree: GrowingTree | None = None
         self._directories: tuple[Entry, ...] = ()
         self._to_link: tuple[Shared, ...] = ()
-        self._wanted: dict[bytes, list[Place]] = {}  # what lacks, and where it belongs
+        self._wanted: Wanted | None = None
         self._sources: dict[bytes, Source] = {}  # where a base should have some of it
 
     def prepare(self) -> None:
@@ -112,8 +118,9 @@ class Assembler:
             for entry in plan.links:
                 tree.make_link(entry)
             self._directories, self._to_link = plan.directories, plan.shared
-            self.progress.done = sum(entry.size for entry in there if entry.path in kept.complete)
-            self._want(remaining, kept.partial)
+            self.progress.add(sum(entry.size for entry in there if entry.path in kept.complete))
+            self._wanted = Wanted(tree, self.progress.add)
+            self._wanted.add(remaining, kept.partial)
             self._find_sources()
 
     def lacking(self) -> list[int]:
@@ -121,12 +128,13 @@ class Assembler:
 
         Before :meth:`reuse` this leaves out what the bases are expected to have; afterwards it says how it is.
         """
-        if not self._wanted:
+        wanted = self._lacks
+        if not wanted:
             return []
         return [
             number
             for number, (digest, _length) in enumerate(self._manifest.distinct_chunks())
-            if digest in self._wanted and digest not in self._sources
+            if digest in wanted and digest not in self._sources
         ]
 
     def reuse(self) -> None:
@@ -142,7 +150,7 @@ class Assembler:
             tasks += [partial(self._link, group, refused) for group in _groups(to_link)]
             self._crew.share(lambda task: task(), tasks)
             if refused:
-                self._want([item.entry for item in refused], {})
+                self._lacks.add([item.entry for item in refused], {})
                 self._find_sources()
                 self._crew.share(self._copy, self._copies())
 
@@ -172,7 +180,7 @@ class Assembler:
         def make(item: tuple[Bundle, int]) -> None:
             bundle, length = item
             wanted = [new[number] for number in bundle.chunks]
-            if any(digest in self._wanted for digest, _length in wanted):
+            if any(digest in self._lacks for digest, _length in wanted):
                 prefix = self._prefix([old[number][0] for number in bundle.prefix], known)
                 if prefix is not None:
                     self._unbundle(delta.unpack(bundle.data, prefix, length), wanted)
@@ -183,9 +191,9 @@ class Assembler:
     def finish(self) -> None:
         """Make the tree durable and read-only; :meth:`reuse` is done if it was not. LocalError if chunks lack."""
         self.reuse()
-        if self._wanted:
+        if self._lacks:
             raise LocalError(
-                f"expected all of version {self._manifest.version} before it is finished, and {len(self._wanted)} "
+                f"expected all of version {self._manifest.version} before it is finished, and {len(self._lacks)} "
                 f"chunks lack: bring them in"
             )
         with self._reported():
@@ -211,28 +219,13 @@ class Assembler:
         assert self._tree is not None, "prepare first"
         return self._tree
 
-    def _want(self, entries: Sequence[Entry], there: dict[bytes, frozenset[int]]) -> None:
-        """Make ``entries`` files to be written: empty ones at once, large ones laid out, chunks wanted."""
-        tree = self._growing
-        for entry in entries:
-            if not entry.chunks:
-                tree.write_whole(entry, b"")
-            elif len(entry.chunks) == 1:
-                self._wanted.setdefault(entry.chunks[0], []).append((entry, 0))
-            else:
-                good = there.get(entry.path)
-                offset, missing = 0, 0
-                for digest, length in zip(entry.chunks, entry.lengths, strict=True):
-                    if good is None or offset not in good:
-                        self._wanted.setdefault(digest, []).append((entry, offset))
-                        missing += 1
-                    else:
-                        self.progress.done += length
-                    offset += length
-                tree.lay_out(entry, missing, there=good is not None)
+    @property
+    def _lacks(self) -> Wanted:
+        assert self._wanted is not None, "prepare first"
+        return self._wanted
 
     def _find_sources(self) -> None:
-        self._sources = parts.sources([base.manifest for base in self._bases], self._wanted) if self._wanted else {}
+        self._sources = parts.sources([base.manifest for base in self._bases], self._lacks) if self._lacks else {}
 
     def _copies(self) -> list[list[tuple[bytes, Source]]]:
         """The chunks to copy: those of one large file together, since two threads would wait for each other there."""
@@ -240,9 +233,8 @@ class Assembler:
         groups: list[list[tuple[bytes, Source]]] = []
         small: list[tuple[bytes, Source]] = []
         by_file: dict[bytes, list[tuple[bytes, Source]]] = {}
-        for digest, places in self._wanted.items():
+        for digest, entry in self._lacks:
             if digest in found:
-                entry = places[0][0]
                 (by_file.setdefault(entry.path, []) if len(entry.chunks) > 1 else small).append((digest, found[digest]))
         groups.extend(by_file.values())
         groups.extend(small[at : at + _COPIES] for at in range(0, len(small), _COPIES))
@@ -271,7 +263,7 @@ class Assembler:
 
     def _link(self, group: Sequence[Shared], refused: list[Shared]) -> None:
         not_linked = self._bases[group[0].base].link_into(self._growing, group)
-        self._count(sum(item.entry.size for item in group) - sum(item.entry.size for item in not_linked))
+        self.progress.add(sum(item.entry.size for item in group) - sum(item.entry.size for item in not_linked))
         refused.extend(not_linked)
 
     def _take_some(self, chunks: Sequence[Chunk]) -> None:
@@ -280,7 +272,7 @@ class Assembler:
             unpacker = self._own.unpacker = Unpacker()
         for chunk in chunks:
             self._crew.check()
-            if chunk.digest in self._wanted:
+            if chunk.digest in self._lacks:
                 self._put(chunk.digest, unpacker.unpack(chunk.digest, chunk.codec, chunk.length, chunk.data))
 
     def _prefix(self, digests: Sequence[bytes], known: dict[bytes, Source]) -> bytes | None:
@@ -300,29 +292,7 @@ class Assembler:
             self._put(digest, piece)
 
     def _put(self, digest: bytes, data: Buffer) -> None:
-        """Write a verified chunk wherever it belongs. Whoever takes it off what is wanted writes it."""
-        places = self._wanted.pop(digest, None)
-        if places is None:
-            return
-        tree, written = self._growing, 0
-        try:
-            while places:
-                entry, offset = places[-1]
-                if len(entry.chunks) == 1:
-                    tree.write_whole(entry, data)
-                else:
-                    tree.write_at(entry, offset, data)
-                places.pop()
-                written += len(data)
-        finally:
-            if places:
-                self._wanted[digest] = places
-            self._count(written)
-        self._throttle(written)
-
-    def _count(self, amount: int) -> None:
-        with self._counting:
-            self.progress.done += amount
+        self._throttle(self._lacks.put(digest, data))
 
     @contextlib.contextmanager
     def _reported(self) -> Iterator[None]:

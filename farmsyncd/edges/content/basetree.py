@@ -96,7 +96,8 @@ def _link(source: int, target: int, shared: Sequence[Shared]) -> list[Shared]:
     refused: list[Shared] = []
     for item in shared:
         entry = item.entry
-        name, new = item.path.rpartition(b"/")[2], entry.path.rpartition(b"/")[2]
+        name = item.path.rpartition(b"/")[2]
+        new = name if item.path is entry.path else entry.path.rpartition(b"/")[2]
         try:
             found = os.stat(name, dir_fd=source, follow_symlinks=False)
             if (found.st_size, found.st_mtime_ns, found.st_mode) != (
