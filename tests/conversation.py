@@ -110,7 +110,7 @@ class Stage:
         """Say a line to the data server; the first one opens its connection."""
         if line.who not in self._connections:
             me = Hello(PROTOCOL, "data", "data", ("software=farmsync-1.0", f"epoch={EPOCH}"))
-            gate = self._parts.links._gate()
+            gate = self._parts.links.new_gate()
             link, transport = Link(gate, me, Side.SERVER, Clock()), StringTransport(peerAddress=_PEER)
             link.makeConnection(transport)
             self._connections[line.who] = link, transport

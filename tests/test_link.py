@@ -427,11 +427,23 @@ def test_a_half_closed_operator_gets_its_answers_too() -> None:
     served.lose()
 
 
-def test_a_half_closed_asker_without_an_answer_is_not_kept() -> None:
-    served = Served(Recorder(), LinkSettings(patience=5))
+def test_a_half_closed_asker_without_an_answer_is_kept_for_a_while_only() -> None:
+    served = Served(Recorder(), LinkSettings(idle_timeout=60))
+    served.say("HELLO 1 operator anna\nSTATUS\n")
+    served.link.readConnectionLost()
+    for _ in range(11):
+        served.clock.advance(5)
+        assert not served.transport.disconnecting
+    served.clock.advance(5)
+    assert served.transport.disconnecting
+    served.lose()
+
+
+def test_bytes_that_are_encoded_already_are_an_answer_too() -> None:
+    served = Served(Recorder())
     served.say("TIME\n")
     served.link.readConnectionLost()
-    served.clock.advance(5)
+    served.link.send_bytes(b"NOW 1 0123456789abcdef x\n")
     assert served.transport.disconnecting
     served.lose()
 

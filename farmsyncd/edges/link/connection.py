@@ -94,20 +94,13 @@ class Link(Protocol):
 
     def send(self, *messages: Message) -> None:
         """Send messages, together. What a closing link is given is dropped: its peer has been told goodbye."""
-        self.send_bytes(b"".join(wire.encode(message.frame()) for message in messages))
-        self._owed = max(0, self._owed - len(messages))
-        self._answered()
+        self._put(b"".join(wire.encode(message.frame()) for message in messages))
+        self._answered(len(messages))
 
     def send_bytes(self, frames: bytes) -> None:
-        """Send whole frames that are encoded already."""
-        if self._state is not _State.OPEN:
-            return
-        self._pulse.said()
-        self._outbox.put(frames)
-        if self._outbox.unsent > self.settings.unsent_most:
-            self._drop(f"{self._outbox.unsent} bytes wait for a peer that does not take them")
-        elif self._side is Side.SERVER and self._outbox.unsent > self.settings.unsent_reading:
-            self._valve.shut("the peer does not take its answers")
+        """Send whole frames that are encoded already; together they count as one answer."""
+        self._put(frames)
+        self._answered(1)
 
     def send_now(self, build: Callable[[int], Message]) -> None:
         """Send the message that ``build`` makes of the session's stamp, read as late as possible.
@@ -215,8 +208,8 @@ class Link(Protocol):
                 self.transport.loseConnection()  # type: ignore[union-attr]
         elif self._side is Side.SERVER and (self.peer is None or self.peer.role == "operator"):
             self._timers.stop("greeting")
-            self._timers.start("patience", self.settings.patience, self._impatient)
-            self._answered()
+            self._timers.start("patience", self.settings.idle_timeout, self._impatient)
+            self._answered(0)
         else:
             self._close("the peer ended the connection", b"")
 
@@ -271,20 +264,31 @@ class Link(Protocol):
             self.send(self._me)
         self._session.greeted(self, hello)
 
-    def _answered(self) -> None:
+    def _answered(self, answers: int) -> None:
         """End a half-closed connection of one who asks, once all its questions are answered."""
+        self._owed = max(0, self._owed - answers)
         if self._half_closed and self._owed <= 0 and self._state is _State.OPEN:
             self._close("the peer asked all it wanted", b"")
 
     # Heartbeats and limits
 
+    def _put(self, frames: bytes) -> None:
+        if self._state is not _State.OPEN:
+            return
+        self._pulse.said()
+        self._outbox.put(frames)
+        if self._outbox.unsent > self.settings.unsent_most:
+            self._drop(f"{self._outbox.unsent} bytes wait for a peer that does not take them")
+        elif self._side is Side.SERVER and self._outbox.unsent > self.settings.unsent_reading:
+            self._valve.shut("the peer does not take its answers")
+
     def _beat(self) -> None:
         self._timers.start("heartbeat", self.settings.heartbeat, self._beat)
         self.settled = self.peer is not None
-        listening = self._valve.is_open and self.peer is not None
+        listening = self._valve.is_open and self.peer is not None and not self._half_closed
         match self._pulse.beat(self._outbox.unsent, listening=listening):
             case Beat.ASK if self.peer is not None:
-                self.send_bytes(_PING)
+                self._put(_PING)
             case Beat.SILENT:
                 self._drop(f"nothing was heard for {self.settings.silent_beats} heartbeats")
             case Beat.STALLED:
