@@ -10,6 +10,7 @@ import pytest
 
 from tests.daemons import TWISTD, Daemons, environment
 from tests.eventually import eventually
+from tests.farm import Farm
 from tests.lb_farm import Balancer, named_nodes
 
 
@@ -91,3 +92,22 @@ def test_a_wrong_command_line_is_one_clear_message(arguments: list[str], told: s
     assert ended.returncode == 78
     assert told in ended.stdout + ended.stderr
     assert "Traceback" not in ended.stdout + ended.stderr
+
+
+def test_the_nodes_that_the_data_server_knows_are_balanced_also_while_it_is_away(
+    daemons: Daemons, tmp_path: Path
+) -> None:
+    with named_nodes("ab") as servers, contextlib.ExitStack() as held:
+        farm = Farm(daemons, tmp_path)
+        for name, server in servers.items():
+            farm.node(name, "--serve", server.option.partition("=")[2])
+        balancer = Balancer(daemons, "--data", farm.address)
+        with pytest.raises(urllib.error.HTTPError, match="503"):
+            balancer.get("/ready")
+        farm.settled(farm.publish({"index.html": b"hello"}))
+        eventually(lambda: set(balancer.connections()) == {"a", "b"})
+        clients = [held.enter_context(balancer.connect(source)) for source in _sources(4)]
+        assert Counter(client.recv(1) for client in clients) == {b"a": 2, b"b": 2}
+        farm.data.kill()
+        eventually(lambda: balancer.get("/status")["data_server"] is False)
+        assert {balancer.ask(source) for source in _sources(4)} == {"a", "b"}

@@ -15,6 +15,7 @@ from farmsyncd.lb.web import Figures
 
 A, B, C = (NodeAddress(name, "10.0.0.1", port) for port, name in enumerate("abc", 8000))
 RETRY = 1000
+VERSION = "a" * 40
 
 
 class Clock:
@@ -143,20 +144,27 @@ def test_a_node_that_moves_is_followed_and_a_fixed_one_is_not() -> None:
 
 
 def test_the_status_of_the_data_server_is_read() -> None:
-    answer = {
-        "nodes": [
-            {"name": "a", "dataset": "shop", "connected": True, "serve": "10.0.0.1:8000"},
-            {"name": "a", "dataset": "news", "connected": True, "serve": "10.0.0.1:8000"},
-            {"name": "b", "dataset": "shop", "connected": False, "serve": "10.0.0.1:8001"},
-            {"name": "quiet", "dataset": "shop", "connected": True, "serve": None},
-        ]
-    }
-    assert read_status(json.dumps(answer).encode()) == ({"a": A}, {"b"})
+    rows = [
+        ("a", "shop", True, "10.0.0.1:8000", VERSION),
+        ("a", "news", True, "10.0.0.1:8000", None),  # it has something to serve
+        ("b", "shop", False, "10.0.0.1:8001", VERSION),
+        ("c", "shop", True, "10.0.0.1:8002", None),  # it has nothing yet
+        ("quiet", "shop", True, None, VERSION),
+    ]
+    keys = ("name", "dataset", "connected", "serve", "active")
+    answer = {"nodes": [dict(zip(keys, row, strict=True)) for row in rows]}
+    assert read_status(json.dumps(answer).encode()) == ({"a": A}, {"b", "c"})
 
 
 @pytest.mark.parametrize(
     "answer",
-    [b"", b"[]", b'{"nodes": [{}]}', b'{"nodes": 3}', b'{"nodes": [{"name": "a", "connected": true, "serve": "x"}]}'],
+    [
+        b"",
+        b"[]",
+        b'{"nodes": [{}]}',
+        b'{"nodes": 3}',
+        b'{"nodes": [{"name": "a", "connected": true, "active": "v", "serve": "x"}]}',
+    ],
 )
 def test_an_answer_that_is_no_status_is_the_peers_fault(answer: bytes) -> None:
     with pytest.raises(PeerError, match="expected the farm's status"):

@@ -51,7 +51,7 @@ class Scene:
 
 
 def _node(name: str, port: int, connected: bool = True) -> dict[str, object]:
-    return {"name": name, "connected": connected, "serve": f"10.0.0.1:{port}"}
+    return {"name": name, "connected": connected, "serve": f"10.0.0.1:{port}", "active": "a" * 40}
 
 
 def test_the_data_server_is_asked_every_second_but_not_before_it_has_answered() -> None:

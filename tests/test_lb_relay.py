@@ -196,3 +196,23 @@ def test_a_balancer_that_ends_in_the_middle_resets_both_sides(daemons: Daemons, 
             with pytest.raises(ConnectionResetError):
                 client.recv(1)
         assert outcomes.next() == "reset"
+
+
+def test_a_half_ended_connection_that_stays_silent_is_reset(daemons: Daemons) -> None:
+    over = threading.Event()
+
+    def talk(connection: socket.socket) -> None:
+        assert read_all(connection) == b"?"
+        assert over.wait(LIMIT)
+
+    with ThreadedNode("a", talk) as node:
+        balancer = Balancer(daemons, "--node", node.option, "--half-closed", "1s")
+        try:
+            with balancer.connect() as client:
+                client.sendall(b"?")
+                client.shutdown(socket.SHUT_WR)
+                with pytest.raises(ConnectionResetError):
+                    client.recv(1)
+        finally:
+            over.set()
+        eventually(lambda: balancer.connections() == {"a": 0})

@@ -107,9 +107,10 @@ def me(name: str, release: str) -> Hello:
 
 
 def read_status(answer: bytes) -> tuple[dict[str, NodeAddress], set[str]]:
-    """The nodes that serve: where those are that the data server sees, and the names of those that it does not see.
+    """The nodes that serve: where those are that may get new sources, and the names of those that may not.
 
-    Raises PeerError when ``answer`` is not what STATUS is answered with.
+    A node may when the data server sees it and it has data to serve, of one dataset at least. Raises PeerError when
+    ``answer`` is not what STATUS is answered with.
     """
     present: dict[str, NodeAddress] = {}
     away: set[str] = set()
@@ -118,7 +119,7 @@ def read_status(answer: bytes) -> tuple[dict[str, NodeAddress], set[str]]:
             name, serve = node["name"], node.get("serve")
             if not serve:
                 continue
-            if node.get("connected"):
+            if node.get("connected") and node["active"] is not None:
                 present[name] = NodeAddress(name, *HOST_PORT.read(serve))
             else:
                 away.add(name)
