@@ -77,6 +77,7 @@ class Keeper:
         self._timing = timing
         self._courses: dict[str, Course] = {}
         self._locks: dict[str, DeferredLock] = {}
+        self._rolling: dict[str, list[Deferred[None]]] = {}  # who waits for the roll-over of a dataset
 
     @property
     def courses(self) -> Mapping[str, Course]:
@@ -93,10 +94,13 @@ class Keeper:
         self._courses = {course.dataset: course for course in self._catalog.courses()}
 
     async def current(self, dataset: str, by: str) -> Course | None:
-        """The course of ``dataset`` after any roll-over that is due; ``by`` is who came back. None: no such dataset."""
+        """The course of ``dataset`` after any roll-over that is due; ``by`` is who came back. None: no such dataset.
+
+        When the roll-over fails, the course is what it was: nodes flip all the same, and the next one tries again.
+        """
         course = self._courses.get(dataset)
         if course is not None and course.phase(self._time.now_ns()) is Phase.DUE:
-            await self._exclusively(dataset, lambda: self._roll_over(dataset, by))
+            await self._rolled_over(dataset, by)
         return self._courses.get(dataset)
 
     async def publish(
@@ -149,6 +153,24 @@ class Keeper:
                 waiting.callback(result)
 
         working.addBoth(deliver)
+        return waiting
+
+    def _rolled_over(self, dataset: str, by: str) -> Deferred[None]:
+        """Fires when the roll-over that goes on, or begins now, is over; however many wait for it."""
+        waiting: Deferred[None] = Deferred()
+        if dataset in self._rolling:
+            self._rolling[dataset].append(waiting)
+            return waiting
+        self._rolling[dataset] = [waiting]
+
+        def over(result: Failure | None) -> None:
+            if isinstance(result, Failure):
+                self._log.failure("{dataset} could not be rolled over", failure=result, dataset=dataset)
+            for one in self._rolling.pop(dataset):
+                if not one.called:
+                    one.callback(None)
+
+        self._exclusively(dataset, lambda: self._roll_over(dataset, by)).addBoth(over)
         return waiting
 
     async def _roll_over(self, dataset: str, by: str) -> None:

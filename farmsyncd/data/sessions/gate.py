@@ -58,7 +58,7 @@ class Gate:
 
 
 class LinkFactory(Factory):
-    """Makes the server's end of each connection, and says goodbye to all when the server stops."""
+    """Makes the server's end of each connection, and knows them all; ``new_gate`` makes the session of one."""
 
     noisy = False
 
@@ -66,7 +66,7 @@ class LinkFactory(Factory):
         self._me = me
         self._clock = clock
         self._settings = settings
-        self._gate = gate
+        self.new_gate = gate
         self._links: set[Link] = set()
 
     @property
@@ -76,7 +76,7 @@ class LinkFactory(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> Link:  # noqa: N802, ARG002  IProtocolFactory's
         """The link of a new connection."""
-        link = Link(self._gate(), self._me, Side.SERVER, self._clock, self._settings)
+        link = Link(self.new_gate(), self._me, Side.SERVER, self._clock, self._settings)
         self._links.add(link)
         link.when_lost().addCallback(lambda _: self._links.discard(link))
         return link

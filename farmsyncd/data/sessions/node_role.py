@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 
-from twisted.internet.defer import CancelledError
-from twisted.logger import Logger
-
 from farmsyncd.core.cycle import Course
 from farmsyncd.core.messages.base import Message
 from farmsyncd.core.messages.greeting import Hello
@@ -23,8 +20,6 @@ from farmsyncd.edges.link import Link
 
 class NodeRole:
     """One node's connection. Raises PeerError when another node of this name is here."""
-
-    _log = Logger()
 
     def __init__(
         self,
@@ -77,13 +72,7 @@ class NodeRole:
 
     async def _come_back(self, dataset: str) -> Course:
         """Roll over if this node is the first to come back after an activation; the course then."""
-        try:
-            course = await self._keeper.current(dataset, self.name)
-        except CancelledError:
-            raise
-        except Exception:
-            self._log.failure("{dataset} could not be rolled over; nodes flip all the same", dataset=dataset)
-            course = self._keeper.courses.get(dataset)
+        course = await self._keeper.current(dataset, self.name)
         return course if course is not None else Course(dataset)
 
     async def _standing(self, dataset: str) -> None:
