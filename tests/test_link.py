@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from farmsyncd.core.messages import Message, Side
+from farmsyncd.core.messages import Message, Side, read
 from farmsyncd.core.messages.clock import Echo, Now, Probe, Time
 from farmsyncd.core.messages.content import Sent
 from farmsyncd.core.messages.greeting import Hello
@@ -107,6 +109,39 @@ def test_a_peer_that_makes_no_sense_is_told_why_and_closed(said: str, reason: st
     assert session.messages == []
     served.lose()
     assert [reason in loss for loss in session.losses] == [True]
+
+
+SAID = st.sampled_from(
+    [
+        b"HELLO 1 node a\n",
+        b"HELLO 1 operator a\n",
+        b"TIME\n",
+        b"PING 5\n",
+        b"PONG 5\n",
+        b"BYE +1\n",
+        b"2:ok,",
+        b"\n",
+        b"+1\n",
+    ]
+)
+
+
+@given(st.lists(SAID | st.binary(max_size=30), max_size=12), st.booleans())
+def test_whatever_a_peer_says_it_is_answered_or_told_goodbye_and_lost_once(said: list[bytes], half_close: bool) -> None:
+    session = Recorder(answer_time)
+    served = Served(session)
+    for part in said:
+        served.link.dataReceived(part)
+    if half_close:
+        served.link.readConnectionLost()
+    served.clock.pump([5.0] * 20)
+    assert served.transport.disconnecting  # it has not answered our heartbeats, or has said nothing for a minute
+    frames = list(FrameParser().feed(served.transport.value()))
+    assert all(read(frame, Side.SERVER) for frame in frames)
+    assert sum(frame.verb == "BYE" for frame in frames) <= 1
+    served.lose()
+    assert len(session.losses) == 1
+    assert served.clock.getDelayedCalls() == []
 
 
 def test_a_server_of_another_version_is_told_so() -> None:

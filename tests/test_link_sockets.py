@@ -304,14 +304,16 @@ async def test_a_transport_that_is_closed_over_our_head_is_closed() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_links_run_over_unix_sockets(tmp_path: Path) -> None:
+async def test_links_run_over_unix_sockets(pack: int, tmp_path: Path) -> None:
     path = str(tmp_path / "socket")
     server = Listening(lambda: Recorder(answer_time))
     await server.listen(UNIXServerEndpoint(reactor, path))
-    session = Recorder()
+    session = Counter()
     client = await connect(UNIXClientEndpoint(reactor, path), session)
+    await eventually_async(lambda: client.peer is not None)
     client.send(Time())
-    await eventually_async(lambda: session.messages)
+    await server.links[0].pour(iter([Range(pack, 0, 50_000 * len(FRAME)), FRAME * 1000]))
+    await eventually_async(lambda: session.count == 51_001)
     assert client.address == "a local socket"
     client.close("thanks")
     await client.when_lost()
