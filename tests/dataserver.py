@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -163,7 +164,9 @@ def tree(path: Path, **files: str | bytes) -> Path:
     for old in path.iterdir():
         old.unlink()
     for name, content in files.items():
-        (path / name.replace("__", ".")).write_bytes(content.encode() if isinstance(content, str) else content)
+        file = path / name.replace("__", ".")
+        file.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.utime(file, (1, 1))  # two files of one content are equal
     return path
 
 
