@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, cast
 
 import attrs
@@ -16,14 +15,29 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock
 
 from farmsyncd.core.skew import Skew
-from farmsyncd.edges.timing.alarm import Alarm
 from farmsyncd.edges.timing.clocks import RawClock, SkewedClock
 from farmsyncd.edges.timing.steady import SteadyTime
 from farmsyncd.edges.timing.trigger import MILLI, REHEARSAL_NS, STRETCH_NS, Trigger
+from farmsyncd.edges.timing.urgency import Urgency
 from tests.leaks import LoggedErrors
 
 SECOND = 1_000_000_000
 reactor: Any = _reactor
+
+
+class _NoUrgency(Urgency):
+    """Writes down when it is raised, and leaves the process alone."""
+
+    def __init__(self) -> None:
+        self.wants: bool = False
+        self.was_wanted: int = 0
+
+    def begin(self) -> None:
+        self.was_wanted += not self.wants
+        self.wants = True
+
+    def end(self) -> None:
+        self.wants = False
 
 
 @attrs.define
@@ -38,11 +52,18 @@ class _World:
     rehearsed: list[int] = attrs.Factory(list)
     woken: int = 0
     stops: bool = False
+    urgency: _NoUrgency = attrs.Factory(_NoUrgency)
     trigger: Trigger = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.trigger = Trigger(
-            self, cast("IReactorTime", self.timers), lambda: self.due, self._fire, self._rehearse, self._sleep
+            self,
+            cast("IReactorTime", self.timers),
+            lambda: self.due,
+            self._fire,
+            self._rehearse,
+            self._sleep,
+            self.urgency,
         )
 
     def now_ns(self) -> int:
@@ -57,6 +78,7 @@ class _World:
         self.now += int(seconds * SECOND) + 100_000
 
     def _fire(self, due: int) -> None:
+        assert self.urgency.wants
         self.fired.append((due, self.now))
 
     def _rehearse(self) -> None:
@@ -91,6 +113,7 @@ def test_it_fires_once_not_early_and_hardly_late(ahead: int, late: int) -> None:
     assert told == due
     assert 0 <= at - due <= 1_000
     assert not world.trigger.running
+    assert not world.urgency.wants
 
 
 @given(st.integers(0, 20 * SECOND), st.integers(0, 5 * MILLI))
@@ -125,7 +148,7 @@ def test_it_rehearses_once_half_a_second_before_and_stays_awake() -> None:
 def test_a_rehearsal_that_fails_is_logged_and_changes_nothing(logged_errors: LoggedErrors) -> None:
     world = _World()
     world.trigger = Trigger(
-        world, cast("IReactorTime", world.timers), lambda: world.due, world._fire, _fail, world._sleep
+        world, cast("IReactorTime", world.timers), lambda: world.due, world._fire, _fail, world._sleep, world.urgency
     )
     world.due = world.now + 2 * SECOND
     world.trigger.start()
@@ -136,6 +159,60 @@ def test_a_rehearsal_that_fails_is_logged_and_changes_nothing(logged_errors: Log
 
 def _fail() -> None:
     raise ZeroDivisionError
+
+
+def test_it_goes_ahead_of_the_others_for_a_tenth_of_a_second_only() -> None:
+    world = _World()
+    due = world.due = world.now + 100 * SECOND
+    world.trigger.start()
+    while not world.urgency.wants:
+        world.turn()
+    assert 0 < due - world.now <= 120 * MILLI
+    world.due += 3 * SECOND
+    while world.urgency.wants:
+        world.turn()
+    assert not world.fired
+    world.run()
+    assert len(world.fired) == 1
+    assert world.urgency.was_wanted == 2
+
+
+def test_a_swap_that_fails_leaves_the_process_as_it_was() -> None:
+    world = _World()
+    world.trigger = Trigger(
+        world, cast("IReactorTime", world.timers), lambda: world.due, lambda _: _fail(), urgency=world.urgency
+    )
+    world.due = world.now
+    world.urgency.begin()
+    with pytest.raises(ZeroDivisionError):
+        world.trigger.start()
+    assert not world.urgency.wants
+    assert not world.trigger.running
+
+
+def test_a_deadline_that_cannot_be_told_is_asked_for_again(logged_errors: LoggedErrors) -> None:
+    world = _World()
+    asked = []
+
+    def due() -> int | None:
+        asked.append(world.now)
+        if len(asked) < 3:
+            raise ZeroDivisionError
+        return world.due
+
+    world.trigger = Trigger(
+        world,
+        cast("IReactorTime", world.timers),
+        due,
+        world._fire,
+        sleep=world._sleep,
+        urgency=world.urgency,
+    )
+    world.due = world.now + 5 * SECOND
+    world.trigger.start()
+    world.run()
+    assert len(world.fired) == 1
+    assert len(logged_errors.take(ZeroDivisionError)) == 2
 
 
 def test_a_deadline_that_moves_is_followed_without_being_told() -> None:
@@ -245,72 +322,3 @@ async def test_in_real_time_it_is_not_early_and_no_step_of_the_reactors_clock_mo
     monkeypatch.undo()
     assert 0 <= at - due < 20 * SECOND
     assert len(rehearsed) <= 1
-
-
-# The alarm
-
-
-@attrs.define
-class _Slow:
-    """Some clock, and an alarm by it whose timers run on another."""
-
-    now: int = 1_000
-    timers: Clock = attrs.Factory(Clock)
-    rung: list[int] = attrs.Factory(list)
-
-    def alarm(self, ring: Callable[[int], None] | None = None) -> Alarm:
-        return Alarm(lambda: self.now, cast("IReactorTime", self.timers), ring or self.rung.append)
-
-    def run(self, seconds: float, rate: float = 1.0) -> None:
-        for _ in range(int(seconds * 10)):
-            self.now += int(SECOND * 0.1 * rate)
-            self.timers.advance(0.1)
-
-
-@pytest.mark.parametrize("rate", [0.5, 1.0, 1.5])
-def test_an_alarm_rings_once_by_its_own_clock_whatever_the_timers_do(rate: float) -> None:
-    slow = _Slow()
-    alarm = slow.alarm()
-    alarm.set(slow.now + 30 * SECOND)
-    slow.run(29.0 / rate, rate)
-    assert slow.rung == []
-    slow.run(4, rate)
-    assert slow.rung == [1_000 + 30 * SECOND]
-    assert alarm.at_ns is None
-    assert not slow.timers.getDelayedCalls()
-
-
-def test_an_alarm_can_be_set_anew_and_taken_back() -> None:
-    slow = _Slow()
-    alarm = slow.alarm()
-    alarm.set(slow.now + 5 * SECOND)
-    alarm.set(slow.now + 10 * SECOND)
-    slow.run(7)
-    assert slow.rung == []
-    assert alarm.at_ns == 1_000 + 10 * SECOND
-    alarm.set(None)
-    slow.run(7)
-    assert slow.rung == []
-    assert not slow.timers.getDelayedCalls()
-
-
-def test_an_alarm_for_what_has_passed_rings_soon_but_not_inside_set() -> None:
-    slow = _Slow()
-    slow.alarm().set(slow.now - SECOND)
-    assert slow.rung == []
-    slow.timers.advance(0)
-    assert slow.rung == [1_000 - SECOND]
-
-
-def test_an_alarm_can_be_set_again_from_its_own_ring() -> None:
-    slow = _Slow()
-
-    def ring(at: int) -> None:
-        slow.rung.append(at)
-        if len(slow.rung) < 3:
-            alarm.set(at + SECOND)
-
-    alarm = slow.alarm(ring)
-    alarm.set(slow.now + SECOND)
-    slow.run(5)
-    assert slow.rung == [1_000 + n * SECOND for n in (1, 2, 3)]

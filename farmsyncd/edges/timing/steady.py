@@ -34,8 +34,8 @@ class _Timer(ctypes.Structure):
 class _TimerDescriptor:
     """One timerfd: readable once the time has come."""
 
-    def __init__(self, expired: Callable[[], None]) -> None:
-        self._libc = ctypes.CDLL(None, use_errno=True)
+    def __init__(self, libc: ctypes.CDLL, expired: Callable[[], None]) -> None:
+        self._libc = libc
         self._fd = self._libc.timerfd_create(time.CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC)
         if self._fd < 0:
             raise OSError(ctypes.get_errno(), "timerfd_create")
@@ -81,6 +81,7 @@ class SteadyTime:
 
     def __init__(self, reactor: IReactorFDSet) -> None:
         self._reactor = reactor
+        self._libc = ctypes.CDLL(None, use_errno=True)
         self._calls: list[DelayedCall] = []
         self._timer: _TimerDescriptor | None = None
 
@@ -113,7 +114,7 @@ class SteadyTime:
                 self._timer = None
             return
         if self._timer is None:
-            self._timer = _TimerDescriptor(self._expired)
+            self._timer = _TimerDescriptor(self._libc, self._expired)
             self._reactor.addReader(self._timer)
         self._timer.arm(min(call.getTime() for call in self._calls) - self.seconds())
 
