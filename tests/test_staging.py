@@ -100,6 +100,10 @@ def test_a_first_copy_asks_once_for_everything_and_is_complete(bench: Bench) -> 
     assert [worker.stopped for worker in bench.workers] == [True]
     assert bench.server.links == []
     assert (bench.stager.totals.versions, bench.stager.totals.bytes_received > 10_000) == (1, True)
+    last = bench.stager.totals.last
+    assert last is not None
+    assert (last.version, last.bytes_received) == (version, bench.stager.totals.bytes_received)
+    assert last.began_ns <= last.ended_ns
 
 
 def test_what_an_older_version_has_is_linked_and_only_the_rest_is_asked_for(bench: Bench) -> None:
@@ -324,6 +328,7 @@ def test_nothing_is_read_while_more_waits_than_the_disk_keeps_up_with() -> None:
     feeding_it = feeder(link, worker, clock, Pace(0), Hush())
     while not link.paused:
         feeding_it.part(chunk(1_000_000))
+        feeding_it.arrived(1_000_000)
         assert feeding_it.received < feeding.QUEUED_MOST + 4_000_000
     while worker.waiting:
         worker.waiting.pop(0).callback(0)
@@ -337,6 +342,7 @@ def test_a_rate_limit_pauses_reading_for_a_while() -> None:
     feeding_it = feeder(link, worker, clock, Pace(1_000_000), Hush())
     for _ in range(3):
         feeding_it.part(chunk(1_100_000))
+        feeding_it.arrived(1_100_000)
     assert link.paused
     while worker.waiting:
         worker.waiting.pop(0).callback(0)

@@ -14,8 +14,10 @@ from farmsyncd.core.standing import Turn
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from farmsyncd.core.farmtime import Estimate
     from farmsyncd.node.node import Node
     from farmsyncd.node.replica import Replica
+    from farmsyncd.node.staging.stager import Brought
 
 
 def status(node: Node) -> dict[str, object]:
@@ -33,6 +35,20 @@ def status(node: Node) -> dict[str, object]:
         "datasets": {name: _dataset(replica) for name, replica in node.followed()},
         "staged_versions": node.stager.totals.versions,
         "staged_bytes": node.stager.totals.bytes_received,
+        "last_staging": _last_staging(node.stager.totals.last, estimate),
+    }
+
+
+def _last_staging(last: Brought | None, estimate: Estimate | None) -> dict[str, object] | None:
+    """What bringing the last version in took: from asking for it until it was complete and durable."""
+    if last is None:
+        return None
+    return {
+        "dataset": last.dataset,
+        "version": last.version,
+        "began_ns": None if estimate is None else estimate.farm_ns(last.began_ns),
+        "ended_ns": None if estimate is None else estimate.farm_ns(last.ended_ns),
+        "bytes": last.bytes_received,
     }
 
 

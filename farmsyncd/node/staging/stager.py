@@ -39,12 +39,44 @@ _ROUNDS = 4
 _REFUSALS_THAT_LEAD_ON = frozenset({"gone", "unknown", "refused"})
 
 
+@attrs.frozen
+class Brought:
+    """A version that was brought in: when that began and ended by the node's clock, and what came over the network."""
+
+    dataset: str
+    version: str
+    began_ns: int
+    ended_ns: int
+    bytes_received: int
+
+
+class BulkLink(Link):
+    """A link that tells how much came, as it comes: a part may be large, and a rate limit cannot wait for its end."""
+
+    def __init__(
+        self,
+        hello: Hello,
+        conversation: Conversation,
+        wakes: IReactorTime,
+        settings: LinkSettings,
+        arrived: Callable[[int], None],
+    ) -> None:
+        super().__init__(conversation, hello, Side.CLIENT, wakes, settings)
+        self._arrived = arrived
+
+    def dataReceived(self, data: bytes) -> None:  # noqa: N802 - IProtocol
+        """Deliver it, and say how much it was."""
+        super().dataReceived(data)
+        self._arrived(len(data))
+
+
 @attrs.define
 class Totals:
     """What was brought in since the node started."""
 
     versions: int = 0
     bytes_received: int = 0
+    last: Brought | None = None
 
 
 class Stager:
@@ -93,10 +125,12 @@ class Stager:
             self._turns.release()
 
     async def _stage(self, order: Order) -> Manifest:
+        began_ns = self._now_ns()
         thread = self._threads(f"staging-{order.dataset}")
         work = Work(order.turn.version, order.cache, order.bases, self._hush)
         conversation = Conversation()
-        link = Link(conversation, self._hello, Side.CLIENT, self._wakes, SETTINGS)
+        link = BulkLink(self._hello, conversation, self._wakes, self._settings(), lambda amount: feeder.arrived(amount))
+        feeder = Feeder(link, work, thread, self._wakes, self._now_ns, self._pace, self._hush)
         try:
             await thread.run(work.clear)
             factory = Factory.forProtocol(lambda: link)
@@ -106,7 +140,13 @@ class Stager:
             except (ConnectError, OSError) as error:
                 raise Cut(f"the data server cannot be reached: {error}") from None
             await conversation.start()
-            return await _Fetch(order, work, thread, conversation, self._feeder(link, work, thread), self.totals).run()
+            fetch = _Fetch(order, work, thread, conversation, self._feeder(link, work, thread), self.totals)
+            manifest = await fetch.run()
+            self.totals.versions += 1
+            self.totals.last = Brought(
+                order.dataset, order.turn.version, began_ns, self._now_ns(), fetch.feeder.received
+            )
+            return manifest
         finally:
             work.cancel()
             if link.transport is not None:
@@ -116,8 +156,8 @@ class Stager:
             await thread.run(work.close)
             await thread.stop()
 
-    def _feeder(self, link: Link, work: Work, thread: Worker) -> Feeder:
-        return Feeder(link, work, thread, self._wakes, self._now_ns, self._pace, self._hush)
+    def _settings(self) -> LinkSettings:
+        return SETTINGS if not self._pace.rate else attrs.evolve(SETTINGS, read_size=self._pace.sip)
 
 
 @attrs.frozen
@@ -143,9 +183,7 @@ class _Fetch:
         finally:
             self.feeder.stop()
             self.totals.bytes_received += self.feeder.received
-        manifest = await self.thread.run(self.work.finish)
-        self.totals.versions += 1
-        return manifest
+        return await self.thread.run(self.work.finish)
 
     async def _resumed(self) -> bool:
         return await self.thread.run(self.work.resume)
@@ -165,6 +203,7 @@ class _Fetch:
 
     async def _begun(self) -> None:
         answer = await self.conversation.manifest(self.order.turn.version)
+        self.feeder.received += sum(map(len, answer.pieces))
         await self.thread.run(self.work.take_manifest, answer.pieces)
 
     async def _completed(self) -> None:
