@@ -250,8 +250,7 @@ def test_a_silent_peer_is_asked_and_then_dropped() -> None:
     served = Served(session, LinkSettings(heartbeat=5, silent_beats=3))
     served.say("HELLO 1 node web-1\n")
     served.heard()
-    served.clock.advance(5)
-    served.clock.advance(5)
+    served.clock.pump([5, 5, 5])
     assert served.heard() == "PING 0\n"
     served.say("PONG 0\n")
     for _ in range(4):  # one in which it was heard, and three of silence
@@ -402,7 +401,7 @@ def test_pause_and_resume_stop_and_start_reading() -> None:
     for _ in range(10):
         served.clock.advance(5)
     assert not served.transport.disconnecting
-    assert served.heard().count("PING 0") >= 9
+    assert served.heard().count("PING 0") >= 8
     served.link.resume()
     assert served.transport.producerState == "producing"
     served.lose()

@@ -70,7 +70,7 @@ def test_limits_and_intervals_are_those_of_the_code() -> None:
     prose = " ".join(TEXT.split())
     assert f"within {settings.greeting_timeout:.0f} seconds" in prose
     assert f"after {settings.idle_timeout:.0f} seconds without a question" in prose
-    assert f"Every {settings.heartbeat:.0f} seconds" in prose
+    assert f"Every {settings.heartbeat:.0f} seconds a client" in prose
     assert (settings.silent_beats, settings.stalled_beats) == (3, 3)
     assert f"for {settings.stuck_beats} intervals" in prose
     assert f"{settings.unsent >> 20} MiB of messages" in prose

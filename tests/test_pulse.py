@@ -38,6 +38,16 @@ def test_one_who_only_listens_says_that_it_is_there() -> None:
     assert one.beat(0, listening=True) is Beat.ASK
 
 
+def test_one_side_may_leave_the_asking_to_the_other() -> None:
+    one = Pulse(silent_beats=3, stalled_beats=2, stuck_beats=5, unsent=100, ask_beats=2)
+    for _ in range(10):
+        assert one.beat(0, listening=True) is Beat.NOTHING
+        one.heard()
+        one.said()
+        assert one.beat(0, listening=True) is Beat.NOTHING
+    assert beats(one, 3) == [Beat.NOTHING, Beat.ASK, Beat.SILENT]
+
+
 def test_who_does_not_listen_calls_nobody_silent_but_says_that_it_is_there() -> None:
     assert beats(pulse(), 20, listening=False) == [Beat.ASK] * 20
 

@@ -33,7 +33,7 @@ from farmsyncd.core.strangers import http_answer
 from farmsyncd.core.words import printable
 from farmsyncd.edges.link.outbox import Extent, Outbox
 from farmsyncd.edges.link.outlet import Outlet, outlet_for
-from farmsyncd.edges.link.pulse import Beat, Pulse
+from farmsyncd.edges.link.pulse import Beat
 from farmsyncd.edges.link.settings import LinkSettings, Session
 from farmsyncd.edges.link.timers import Timers
 from farmsyncd.edges.link.valve import Valve
@@ -73,9 +73,7 @@ class Link(Protocol):
         self._parser = wire.FrameParser(self.settings.stranger if side is Side.SERVER else self.settings.limits)
         self._outbox = Outbox(self._moved, self._emptied, self._torn)
         self._outlet: Outlet | None = None
-        self._pulse = Pulse(
-            self.settings.silent_beats, self.settings.stalled_beats, self.settings.stuck_beats, self.settings.unsent
-        )
+        self._pulse = self.settings.pulse(1 if side is Side.CLIENT else 2)
         self._state = _State.NEW
         self._reason = ""
         self._half_closed = False

@@ -25,15 +25,19 @@ class Pulse:
     """Counts the heartbeats in a row in which a peer sent nothing, or took nothing of what waits for it.
 
     The counts are LinkSettings' ``silent_beats``, ``stalled_beats`` and ``stuck_beats``, and ``unsent`` in bytes.
+    ``ask_beats`` is how many quiet ones in a row make this side ask: where the two sides differ, one of them does
+    nearly all the asking, and half as many questions suffice.
     """
 
     silent_beats: int
     stalled_beats: int
     stuck_beats: int
     unsent: int
+    ask_beats: int = 1
     _heard: bool = attrs.field(default=False, init=False)
     _said: bool = attrs.field(default=False, init=False)
     _moved: bool = attrs.field(default=False, init=False)
+    _quiet: int = attrs.field(default=0, init=False)
     _silent: int = attrs.field(default=0, init=False)
     _unmoved: int = attrs.field(default=0, init=False)
 
@@ -57,10 +61,10 @@ class Pulse:
         """
         self._unmoved = 0 if self._moved or not waiting else self._unmoved + 1
         self._silent = 0 if self._heard or not listening else self._silent + 1
-        asks = not (self._heard and self._said)
+        self._quiet = 0 if self._heard and self._said else self._quiet + 1
         self._heard = self._said = self._moved = False
         if self._unmoved >= (self.stalled_beats if waiting > self.unsent else self.stuck_beats):
             return Beat.STALLED
         if self._silent >= self.silent_beats:
             return Beat.SILENT
-        return Beat.ASK if asks else Beat.NOTHING
+        return Beat.ASK if self._quiet >= self.ask_beats else Beat.NOTHING

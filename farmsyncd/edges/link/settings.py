@@ -9,6 +9,7 @@ import attrs
 from farmsyncd.core.messages.base import Message
 from farmsyncd.core.messages.greeting import Hello
 from farmsyncd.core.wire import Limits
+from farmsyncd.edges.link.pulse import Pulse
 
 if TYPE_CHECKING:
     from farmsyncd.edges.link.connection import Link
@@ -21,13 +22,14 @@ class LinkSettings:
     """Limits of one connection. Durations are in seconds and approximate, sizes in bytes.
 
     ``greeting_timeout``: for a peer to greet. ``idle_timeout``: for one that asks without greeting (a person with
-    netcat) between two questions. ``heartbeat``: a peer that said nothing for so long is asked; ``silent_beats`` of
-    them in a row without a byte, and it is dropped. ``unsent``: a peer for which more than this waits, and that takes
-    nothing for ``stalled_beats`` heartbeats, is dropped; so is one for which anything at all waits for
-    ``stuck_beats``, and at once one for which more than ``unsent_most`` waits. ``unsent_reading``: above this the
-    server reads nothing more from a peer that does not take its answers. ``patience``: for a peer to take the rest
-    and to close, once this side has said that it closes. ``read_size``: how much is read from the socket at once;
-    more is better for bulk. ``limits`` hold for a peer that has greeted, ``stranger`` before that.
+    netcat) between two questions. ``heartbeat``: a client asks a server that said nothing for so long, a server asks
+    after two of them; ``silent_beats`` of them in a row without a byte, and the peer is dropped. ``unsent``: a peer for
+    which more than this waits, and that takes nothing for ``stalled_beats`` heartbeats, is dropped; so is one for which
+    anything at all waits for ``stuck_beats``, and at once one for which more than ``unsent_most`` waits.
+    ``unsent_reading``: above this the server reads nothing more from a peer that does not take its answers.
+    ``patience``: for a peer to take the rest and to close, once this side has said that it closes. ``read_size``: how
+    much is read from the socket at once; more is better for bulk. ``limits`` hold for a peer that has greeted,
+    ``stranger`` before that.
     """
 
     greeting_timeout: float = 10.0
@@ -43,6 +45,10 @@ class LinkSettings:
     read_size: int = 64 * 1024
     limits: Limits = attrs.Factory(Limits)
     stranger: Limits = STRANGER
+
+    def pulse(self, ask_beats: int) -> Pulse:
+        """A pulse with these limits, which asks after so many quiet heartbeats."""
+        return Pulse(self.silent_beats, self.stalled_beats, self.stuck_beats, self.unsent, ask_beats)
 
 
 class Session(Protocol):
