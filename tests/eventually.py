@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar, cast
+from typing import Literal, TypeVar, cast
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
@@ -32,7 +32,7 @@ class _Patience:
             raise AssertionError(f"not within {self._limit} s: {self._what}; {told}") from self.doubt
 
 
-def eventually(question: Callable[[], T], timeout: float = LIMIT, what: str = "") -> T:
+def eventually(question: Callable[[], T | Literal[False] | None], timeout: float = LIMIT, what: str = "") -> T:
     """The first truthy answer of ``question``; blocks, so the reactor of this process stands still meanwhile."""
     patience = _Patience(what or _name(question), timeout)
     while True:
