@@ -61,16 +61,21 @@ class Feeder:
             return
         if isinstance(part, Chunk):
             self._chunks.append(part)
-            size = len(part.data) + _OVERHEAD
+            self._gathered += len(part.data) + _OVERHEAD
         else:
             self._parts.append(part.part)
-            size = len(part.part) + _OVERHEAD
-        self.received += size
-        self._gathered += size
+            self._gathered += len(part.part) + _OVERHEAD
         if self._gathered >= BATCH:
             self._flush()
         elif self._flushing is None:
             self._flushing = self._wakes.callLater(0, self._flush)
+
+    def arrived(self, amount: int) -> None:
+        """So many bytes came, whether or not they make a whole part: read no more before the pace allows it."""
+        self.received += amount
+        rest = self._pace.took(amount, self._now_ns())
+        if rest > 0:
+            self._slow_down(rest)
 
     def drained(self) -> Deferred[None]:
         """Fires when the thread is done with all that came; fails with what went wrong there."""
@@ -103,7 +108,7 @@ class Feeder:
         self._thread.run(self._work.take_chunks, chunks).addCallbacks(self._took, self._failed).addCallback(
             lambda _: self._finished(size)
         )
-        self._slow_down(self._pace.took(size, self._now_ns()))
+        self._slow_down(0.0)
 
     def _took(self, damaged: int) -> None:
         self.damaged += damaged
@@ -134,7 +139,7 @@ class Feeder:
         """Read on, unless it is too fast, too much waits, or a swap is near."""
         seconds = max(seconds, self._hush.left())
         if self._resting is not None:
-            if seconds <= 0 or not self._resting.active():
+            if seconds <= 0:
                 return
             self._resting.cancel()
             self._resting = None

@@ -18,6 +18,11 @@ class Pace:
     _debt: int = 0
     _as_of_ns: int | None = None
 
+    @property
+    def sip(self) -> int:
+        """How much to read at once, so that the rate is kept to within a moment."""
+        return max(4096, min(1024 * 1024, self.rate // 20))
+
     def took(self, amount: int, now_ns: int) -> float:
         """``amount`` bytes have come at ``now_ns``: the seconds for which no more should be read, often 0."""
         if self.rate <= 0:

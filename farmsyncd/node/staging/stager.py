@@ -65,9 +65,9 @@ class BulkLink(Link):
         self._arrived = arrived
 
     def dataReceived(self, data: bytes) -> None:  # noqa: N802 - IProtocol
-        """Deliver it, and say how much it was."""
-        super().dataReceived(data)
+        """Say how much came, and deliver it: whoever is told that all is there finds all of it counted."""
         self._arrived(len(data))
+        super().dataReceived(data)
 
 
 @attrs.define
@@ -140,7 +140,7 @@ class Stager:
             except (ConnectError, OSError) as error:
                 raise Cut(f"the data server cannot be reached: {error}") from None
             await conversation.start()
-            fetch = _Fetch(order, work, thread, conversation, self._feeder(link, work, thread), self.totals)
+            fetch = _Fetch(order, work, thread, conversation, feeder, self.totals)
             manifest = await fetch.run()
             self.totals.versions += 1
             self.totals.last = Brought(
@@ -203,7 +203,6 @@ class _Fetch:
 
     async def _begun(self) -> None:
         answer = await self.conversation.manifest(self.order.turn.version)
-        self.feeder.received += sum(map(len, answer.pieces))
         await self.thread.run(self.work.take_manifest, answer.pieces)
 
     async def _completed(self) -> None:
