@@ -203,7 +203,7 @@ class FakeEndpoint:
         self.attempted()
         if not self.server.up:
             return fail(Refused())
-        protocol = protocolFactory.buildProtocol(None)
+        protocol = protocolFactory.buildProtocol(None)  # type: ignore[arg-type]
         assert protocol is not None
         self.server.connected(protocol)
         return succeed(protocol)

@@ -84,6 +84,7 @@ class FakeStager:
         return done
 
     def hush(self, seconds: float) -> None:
+        assert 0 < seconds < 2
         self.hushed += 1
 
     @property
@@ -211,15 +212,9 @@ class Bench:
 
     def plan(self, revision: int, active: Turn | None, coming: Turn | None = None, lead_ns: int = 2 * S) -> None:
         """The data server says so."""
-        self.replica.hear(
-            Plan(
-                "shop",
-                revision,
-                *((active.cycle, active.version, active.at_ns) if active else (None, None, None)),
-                *((coming.cycle, coming.version, coming.at_ns) if coming else (None, None, None)),
-                coming.at_ns - lead_ns if coming else None,
-            )
-        )
+        told = None if active is None else (active.cycle, active.version, active.at_ns)
+        later = None if coming is None else (coming.cycle, coming.version, coming.at_ns, coming.at_ns - lead_ns)
+        self.replica.hear(Plan("shop", revision, *(told or (None,) * 3), *(later or (None,) * 4)))
 
     def linked(self) -> str | None:
         """What the ``active`` link serves: the content of name.txt there."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -29,7 +28,7 @@ from farmsyncd.node.staging.pace import Pace
 from farmsyncd.node.staging.stager import Stager
 from farmsyncd.node.staging.work import Hush, Work
 from tests.fake_data_server import FakeDataServer, FakeEndpoint
-from tests.node_bench import Inline, S, put
+from tests.node_bench import Inline, S
 
 FILES = {f"file-{number}.txt": f"content {number} ".encode() * 50 for number in range(20)}
 CHANGED = {**FILES, "file-3.txt": b"changed", "new.txt": b"new"}
@@ -129,7 +128,7 @@ def test_the_step_from_the_active_version_brings_it_all(bench: Bench) -> None:
     numbers = {digest: number for number, (digest, _) in enumerate(manifest.distinct_chunks())}
     lacking = [digest for digest in numbers if digest not in bench.server.versions[old].chunks]
     fresh = b"".join(bench.server.versions[new].chunks[digest] for digest in lacking)
-    bundle = delta.Bundle(tuple(numbers[digest] for digest in lacking), (), delta.pack(fresh, b""))
+    bundle: delta.Part = delta.Bundle(tuple(numbers[digest] for digest in lacking), (), delta.pack(fresh, b""))
     bench.server.steps[old, new] = [delta.encode_part(part) for part in [*delta.manifest_parts(base, manifest), bundle]]
     bench.server.heard.clear()
     result(bench.bring(new, (base,)))
@@ -293,7 +292,7 @@ class SlowWorker(Inline):
         super().__init__()
         self.waiting: list[Deferred[int]] = []
 
-    def run(self, work: object, *args: object, **kwargs: object) -> Deferred[int]:  # type: ignore[override]
+    def run(self, *_work: object, **_more: object) -> Deferred[int]:  # type: ignore[override]
         self.waiting.append(Deferred())
         return self.waiting[-1]
 
@@ -376,4 +375,4 @@ def test_content_that_nobody_asked_for_ends_the_connection(bench: Bench) -> None
     bench.server.links[0].send(chunk(10))
     bench.server.flush()
     assert bench.server.links == []
-    assert os.listdir(bench.cache.path / "staging") == []
+    assert bench.cache.stagings() == []

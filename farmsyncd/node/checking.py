@@ -22,9 +22,9 @@ def by_stat(path: Path, manifest: Manifest) -> str:
             expected[entry.path] = {}
     root = os.fsencode(path)
     for directory, entries in expected.items():
-        fault = _directory_fault(os.path.join(root, directory), entries)  # noqa: PTH118 - names are bytes
+        name, fault = _directory_fault(os.path.join(root, directory), entries)  # noqa: PTH118 - names are bytes
         if fault:
-            return f"{os.fsdecode(directory) or 'the top'}: {fault}"
+            return f"{os.fsdecode(directory + b'/' + name if directory else name)} {fault}"
     return ""
 
 
@@ -36,23 +36,20 @@ def by_hash(path: Path, manifest: Manifest) -> str:
     root = os.fsencode(path)
     for entry in manifest.entries:
         if entry.kind is Kind.FILE and entry.size and not _content_is_right(root + b"/" + entry.path, entry):
-            return f"{os.fsdecode(entry.path)}: its bytes are not those that were published"
+            return f"{os.fsdecode(entry.path)} has other bytes than were published"
     return ""
 
 
-def _directory_fault(directory: bytes, entries: dict[bytes, Entry]) -> str:
+def _directory_fault(directory: bytes, entries: dict[bytes, Entry]) -> tuple[bytes, str]:
+    """The first name in which a directory is not what it should be, and what is wrong with that."""
     missing = dict(entries)
     with os.scandir(directory) as found:
         for one in found:
             entry = missing.pop(one.name, None)
-            if entry is None:
-                return f"{os.fsdecode(one.name)} does not belong there"
-            fault = _entry_fault(one, entry)
+            fault = "does not belong there" if entry is None else _entry_fault(one, entry)
             if fault:
-                return f"{os.fsdecode(one.name)} {fault}"
-    if missing:
-        return f"{os.fsdecode(next(iter(missing)))} is missing"
-    return ""
+                return one.name, fault
+    return (next(iter(missing)), "is missing") if missing else (b"", "")
 
 
 def _entry_fault(found: os.DirEntry[bytes], entry: Entry) -> str:

@@ -129,7 +129,11 @@ class Stager:
         thread = self._threads(f"staging-{order.dataset}")
         work = Work(order.turn.version, order.cache, order.bases, self._hush)
         conversation = Conversation()
-        link = BulkLink(self._hello, conversation, self._wakes, self._settings(), lambda amount: feeder.arrived(amount))
+
+        def arrived(amount: int) -> None:
+            feeder.arrived(amount)
+
+        link = BulkLink(self._hello, conversation, self._wakes, self._settings(), arrived)
         feeder = Feeder(link, work, thread, self._wakes, self._now_ns, self._pace, self._hush)
         try:
             await thread.run(work.clear)
