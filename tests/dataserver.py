@@ -129,7 +129,7 @@ class Room:
 
     def _assemble(self) -> Parts:
         clock = FarmClock(self.config.state / "farmtime", self.hands, self.hands.now_ns, "one boot")
-        return assemble(self.config, self.clock, clock, NoThread)
+        return assemble(self.config, self.clock, clock, NoThread, self.clock)
 
     def restart(self) -> None:
         """As after a crash: nothing of what was in memory is left, all connections are gone."""

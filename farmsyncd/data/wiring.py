@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+from twisted.internet.interfaces import IReactorTime
 
 from farmsyncd.core.messages.greeting import PROTOCOL, Hello
 from farmsyncd.data.access import Operators
@@ -52,7 +53,7 @@ class Parts:
 
     config: DataConfig
     clock: FarmClock
-    steady: SteadyTime
+    steady: IReactorTime
     catalog: SqliteCatalog
     catalog_thread: WorkThread
     content_thread: WorkThread
@@ -79,6 +80,7 @@ def assemble(
     reactor: Any,
     clock: FarmClock | None = None,
     make_thread: Callable[[str, Any], WorkThread] = WorkThread,
+    timers: IReactorTime | None = None,
 ) -> Parts:
     """Make a data server on the state directory of ``config``, which is this process's own; reads what is there.
 
@@ -86,7 +88,7 @@ def assemble(
     """
     state = config.state
     clock = clock if clock is not None else FarmClock(state / "farmtime")
-    steady = SteadyTime(reactor)
+    steady = timers if timers is not None else SteadyTime(reactor)
     catalog = SqliteCatalog(state / "catalog.sqlite")
     catalog_thread, content_thread, delta_thread, reading_thread = (
         make_thread(name, reactor) for name in ("catalog", "content", "deltas", "reading")
@@ -106,7 +108,7 @@ def assemble(
 
     housekeeping = Housekeeping(
         *(catalog, catalog_thread, content_thread, keeper, library, deltas, others, config.keep),
-        lambda: time.time() - _SPARED,
+        *(publications.let_go, time.time() - _SPARED),
     )
     followers = Followers(lambda: keeper.courses)
     desk = Desk(catalog, catalog_thread, keeper, library, roster, pins, flips, clock, housekeeping)

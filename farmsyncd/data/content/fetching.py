@@ -9,11 +9,11 @@ from urllib.parse import unquote, urlsplit
 import attrs
 from treq.client import HTTPClient
 from twisted.internet.defer import Deferred
-from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 
-from farmsyncd.errors import BadInput, Unavailable
+from farmsyncd.errors import BadInput, FarmsyncError, Unavailable
 
 _OK = 200
 _NOT_MODIFIED = 304
@@ -51,15 +51,20 @@ class Fetcher:
         Fails with BadInput for an answer that cannot be used, and with Unavailable when there is none in time.
         """
         running = Deferred.fromCoroutine(self._fetch(file, self._validators if known else {}))
-        running.addTimeout(self.timeout, self.clock)
+        running.addTimeout(self.timeout, self.clock, self._too_late)
+        return running.addErrback(self._explain)
 
-        def explain(failure: Any) -> Any:
-            if failure.check(BadInput):
-                return failure
-            why = "no answer in time" if failure.check(DeferredTimeout) else failure.getErrorMessage()
-            raise Unavailable(f"expected to fetch {self.url}: {why or failure.type.__name__}")
+    def _too_late(self, _result: object, _timeout: float) -> bool:
+        raise Unavailable(f"expected to fetch {self.url} within {self.timeout:g} s, and it is not done")
 
-        return running.addErrback(explain)
+    def _explain(self, failure: Failure) -> bool:
+        failure.trap(Exception)
+        if not failure.check(FarmsyncError):
+            reasons = getattr(failure.value, "reasons", None) or [failure]
+            why = "; ".join(reason.getErrorMessage() or reason.type.__name__ for reason in reasons)
+            raise Unavailable(f"expected to fetch {self.url}: {why}") from failure.value
+        failure.raiseException()
+        raise AssertionError
 
     async def _fetch(self, file: Path, validators: dict[str, str]) -> bool:
         response: Any = await self.http.get(

@@ -26,8 +26,9 @@ _HISTORY = 1000  # cycles of a dataset that are remembered
 class Housekeeping:
     """Clears away. ``others`` are versions to keep besides those of the courses: pinned ones, nodes' own.
 
-    ``catalog_thread`` is the catalog's, ``content_thread`` does what takes long. ``spare_since`` is from when on packs
-    are left alone (seconds of the wall clock): an upload that broke off may be taken up again.
+    ``catalog_thread`` is the catalog's, ``content_thread`` does what takes long. ``let_go`` releases
+    what was held for uploads that broke off, and says how many; ``spare_since`` is from when on packs are left alone
+    by the first look after a start (seconds of the wall clock), for such uploads of which nothing is known any more.
     """
 
     _log = Logger()
@@ -42,7 +43,8 @@ class Housekeeping:
         deltas: DeltaRack,
         others: Callable[[], set[Held]],
         keep: int,
-        spare_since: Callable[[], float],
+        let_go: Callable[[], int],
+        spare_since: float,
     ) -> None:
         self._catalog = catalog
         self._catalog_thread = catalog_thread
@@ -52,6 +54,7 @@ class Housekeeping:
         self._deltas = deltas
         self._others = others
         self._keep = keep
+        self._let_go = let_go
         self._spare_since = spare_since
         self._running: Deferred[None] | None = None
         self._again = False
@@ -110,9 +113,10 @@ class Housekeeping:
         wanted = {version for _dataset, version in still} | {version for _dataset, version in self._keeper.versions()}
         dropped = await self._library.drop(before - wanted)
         await self._deltas.drop(self._library.versions)
-        if dropped or self._collect_next:
+        if self._let_go() or dropped or self._collect_next:
             self._collect_next = False
             collected = await self._content_thread.run(self._collect)
+            self._spare_since = float("inf")
             if collected.removed or collected.rewritten:
                 self._log.info(
                     "Cleared away {removed} packs of {bytes} bytes, rewriting {rewritten}",
@@ -132,11 +136,12 @@ class Housekeeping:
         return held, activations
 
     async def forget_history(self) -> None:
-        """Forget the oldest cycles of datasets that have had very many."""
+        """Forget the oldest cycles of datasets that have had very many, then look for what can go."""
         for dataset in list(self._keeper.courses):
             await self._catalog_thread.run(self._catalog.prune, dataset, _HISTORY)
+        self.soon()
 
     def _collect(self) -> Collected:
         # In the one content thread: whatever is being published has its manifest on the disk by now, or a hold.
         keep = self._library.digests(self._library.on_disk())
-        return self._library.store.collect(keep, self._spare_since())
+        return self._library.store.collect(keep, self._spare_since)

@@ -6,6 +6,7 @@ A crash in between leaves something that nobody refers to, and housekeeping clea
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Self
 import attrs
 from twisted.internet.defer import Deferred
 
-from farmsyncd.core.cycle import Step
+from farmsyncd.core.cycle import SECOND_NS, Step
 from farmsyncd.core.refusal import Refused
 from farmsyncd.core.snapshot import Kind, Manifest, decode_pieces
 from farmsyncd.core.when import When
@@ -26,6 +27,9 @@ from farmsyncd.edges.content.packs import Hold
 from farmsyncd.edges.content.tree import Scanned, scan
 from farmsyncd.edges.content.treecache import TreeCache
 from farmsyncd.edges.workthread import WorkThread
+
+_LINGERS_NS = 3600 * SECOND_NS
+_MOST_LINGERING = 16
 
 
 @attrs.frozen
@@ -74,6 +78,7 @@ class Publications:
         self._reading = reading
         self._now_ns = now_ns
         self._check_room = check_room
+        self._lingering: deque[tuple[int, Offer]] = deque()
 
     async def offer(self, pieces: tuple[bytes, ...], version: str) -> Offer:
         """Look at a manifest that is offered. Raises ManifestError (a PeerError); Unavailable when it is too much."""
@@ -92,6 +97,20 @@ class Publications:
             offer.release()
             raise
         return offer
+
+    def linger(self, offer: Offer) -> None:
+        """Keep what came of an offer for an hour: its upload broke off, and may be taken up again."""
+        self._lingering.append((self._now_ns() + _LINGERS_NS, offer))
+        while len(self._lingering) > _MOST_LINGERING:
+            self._lingering.popleft()[1].release()
+
+    def let_go(self, *, all_of_them: bool = False) -> int:
+        """Release the offers that have lingered long enough; how many."""
+        count = 0
+        while self._lingering and (all_of_them or self._lingering[0][0] <= self._now_ns()):
+            self._lingering.popleft()[1].release()
+            count += 1
+        return count
 
     def keeps(self, version: str) -> bool:
         """Whether a version is kept here."""

@@ -78,7 +78,7 @@ class OperatorRole:
     def lost(self, reason: str) -> None:
         """The operator has gone; what was uploaded is kept for a while, in case he comes back."""
         self._person.lost(reason)
-        self._forget_offer()
+        self._forget_offer(self._publications.linger)
 
     def _change(self, message: Message) -> Work | None:
         works: dict[type[Message], Callable[[Any], Coroutine[Deferred[Any], Any, None]]] = {
@@ -126,7 +126,7 @@ class OperatorRole:
         else:
             self._link.resume()
 
-    def _forget_offer(self) -> None:
+    def _forget_offer(self, part_with: Callable[[Offered], None] = Offered.release) -> None:
         offered, self._offered = self._offered, None
         arrivals, self._arrivals = self._arrivals, None
         self._lacking = set()
@@ -135,7 +135,7 @@ class OperatorRole:
         if arrivals is None:
             offered.release()
         else:
-            arrivals.finish().addBoth(lambda _: offered.release())
+            arrivals.finish().addBoth(lambda _: part_with(offered))
 
     # Changes
 
