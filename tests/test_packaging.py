@@ -22,8 +22,9 @@ PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input",
 
 @attrs.frozen
 class Built:
-    """The wheel, and the folder into which it has been installed."""
+    """The copy of the tree that was built, the wheel, and the folder into which it has been installed."""
 
+    tree: Path
     wheel: Path
     target: Path
 
@@ -62,7 +63,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     ran([*PIP, "wheel", "--no-build-isolation", "--no-deps", "--wheel-dir", str(folder), str(tree)], folder, env)
     (wheel,) = folder.glob("farmsync-*.whl")
     ran([*PIP, "install", "--no-deps", "--target", str(target), str(wheel)], folder, env)
-    return Built(wheel, target)
+    return Built(tree, wheel, target)
 
 
 def test_claim_s1_17_twistd_lists_three_daemons(built: Built) -> None:
@@ -95,7 +96,7 @@ def test_the_wheel_holds_the_program_and_nothing_else(built: Built) -> None:
     assert [name for name in names if name.startswith("twisted/")] == [
         f"twisted/plugins/farmsync_{daemon}.py" for daemon in ("data", "lb", "node")
     ]
-    shipped = {str(path.relative_to(TREE)) for path in (TREE / "farmsyncd").rglob("*.py")}
+    shipped = {str(path.relative_to(built.tree)) for path in (built.tree / "farmsyncd").rglob("*.py")}
     assert shipped == {name for name in names if name.startswith("farmsyncd/") and name.endswith(".py")}
 
 
