@@ -1,0 +1,295 @@
+"""The ``farmsync`` command as its users run it: a process of its own against a real data server and a real node."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from farmsyncd.cli.main import run
+from tests.daemons import Daemons, environment
+from tests.eventually import eventually
+
+LOCAL = "tcp:0:interface=127.0.0.1"
+
+
+@attrs.frozen
+class Shell:
+    """Where commands are typed: a directory of one's own, and the data server that FARMSYNC_DATA names."""
+
+    directory: Path
+    data: str
+
+    def run(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+        """Run ``farmsync ARGUMENTS``."""
+        return subprocess.run(
+            [sys.executable, "-m", "farmsyncd.cli", *arguments],
+            env={
+                **environment(XDG_CACHE_HOME=str(self.directory / "cache"), TZ="UTC"),
+                "FARMSYNC_DATA": self.data,
+                **env,
+            },
+            cwd=self.directory,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    def ok(self, *arguments: str) -> str:
+        """What a command prints that must end well."""
+        done = self.run(*arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def json(self, *arguments: str) -> Any:
+        """The same as JSON."""
+        return json.loads(self.ok(*arguments, "--json"))
+
+    def fails(self, status: int, *arguments: str, **env: str) -> str:
+        """What a command says that must fail with this exit status; never a traceback."""
+        done = self.run(*arguments, **env)
+        assert done.returncode == status, (done.returncode, done.stdout, done.stderr)
+        assert done.stderr.startswith("farmsync: "), done.stderr
+        assert "Traceback" not in done.stderr
+        return done.stderr
+
+    def site(self, name: str, **files: str) -> str:
+        """A directory to publish."""
+        path = self.directory / name
+        path.mkdir()
+        for file, text in files.items():
+            (path / file).write_text(text)
+        return str(path)
+
+
+@pytest.fixture(scope="module")
+def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The endpoint of a data server that a node follows."""
+    with Daemons(tmp_path_factory.mktemp("farm")) as daemons:
+        data = daemons.start("farmsync-data", "--listen", LOCAL, name="data").address("listen")
+        daemons.start("farmsync-node", "--data", data, "--name", "web1", "--http", LOCAL, name="web1").ready()
+        yield data
+
+
+@pytest.fixture
+def shell(farm: str, tmp_path: Path) -> Shell:
+    return Shell(tmp_path, farm)
+
+
+def test_a_version_is_published_waited_for_reported_and_rolled_back(shell: Shell) -> None:
+    first = shell.json("publish", "story", shell.site("one", page="old"), "--now")
+    assert first["cycle"] == 1
+    assert first["files"] == 1
+    assert first["sent_bytes"] == 3
+    shell.ok("wait", "story", "--version", first["version"][:12], "--timeout", "60")
+    second = shell.json("publish", "story", shell.site("two", page="new", more="more"), "--in", "3s")
+    assert f"serve version {second['version'][:12]}" in shell.ok(
+        "wait", "story", "--version", second["version"], "--timeout", "90"
+    )
+    status = shell.json("status")
+    assert status["datasets"]["story"]["active"]["version"] == second["version"]
+    node = next(node for node in status["nodes"] if node["dataset"] == "story")
+    assert node["name"] == "web1"
+    assert node["active"] == second["version"]
+    assert node["error_bound_ns"] > 0
+    report = shell.json("report", "story", str(second["cycle"]))
+    assert report["version"] == second["version"]
+    back = shell.json("rollback", "story", "--now")
+    assert back["version"] == first["version"]
+    shell.ok("wait", "story", "--version", first["version"], "--timeout", "90")
+    history = shell.json("history", "story")["cycles"]
+    assert [cycle["version"] for cycle in history] == [first["version"], second["version"], first["version"]]
+
+
+def test_people_are_told_the_same_in_aligned_text(shell: Shell) -> None:
+    said = shell.ok("publish", "texts", shell.site("one", page="old"), "--in", "1h")
+    assert "cycle 1, version" in said
+    assert "UTC, in 1 h 0 min" in said or "UTC, in 59 min" in said
+    eventually(lambda: "texts" in {node["dataset"] for node in shell.json("status")["nodes"]}, what="web1 follows it")
+    status = shell.ok("status")
+    assert "texts" in status
+    assert "active  none yet" in status
+    lines = [line for line in status.splitlines() if line.startswith(("NODE", "web1"))]
+    assert len(lines) >= 2
+    assert len({line.index(cell) for line, cell in zip(lines[:2], ("DATASET", lines[1].split()[1]), strict=True)}) == 1
+    assert "pending" in shell.ok("history", "texts")
+    assert "\x1b" not in said + status, "colour belongs on a terminal only"
+    cancelled = shell.ok("cancel", "texts")
+    assert "will not be activated" in cancelled
+
+
+def test_a_later_publication_replaces_the_pending_one_and_says_so(shell: Shell) -> None:
+    first = shell.json("publish", "later", shell.site("one", page="1"), "--in", "1h")
+    second = shell.json("publish", "later", shell.site("two", page="2"), "--at", "2099-01-01T00:00Z")
+    assert second["replaced"] == first["version"]
+    assert abs(second["utc_ns"] - 4_070_908_800 * 10**9) < 10**6
+
+
+def test_a_dry_run_says_what_would_happen_and_changes_nothing(shell: Shell) -> None:
+    first = shell.json("publish", "dry", shell.site("one", kept="same", old="old", gone="gone"), "--now")
+    shell.ok("wait", "dry", "--version", first["version"], "--timeout", "90")
+    site = shell.site("two", kept="same", old="other", come="come")
+    (Path(site) / "kept").unlink()
+    os.link(Path(site).parent / "one" / "kept", Path(site) / "kept")
+    forecast = shell.json("publish", "dry", site, "--in", "1h", "--dry-run")
+    assert (forecast["added_names"], forecast["changed_names"], forecast["removed_names"]) == (
+        ["come"],
+        ["old"],
+        ["gone"],
+    )
+    assert forecast["sent_bytes"] == len("other") + len("come")
+    assert [(node["name"], node["likely"]) for node in forecast["nodes"]] == [("web1", True)]
+    said = shell.ok("publish", "dry", site, "--in", "1h", "--dry-run")
+    assert "nothing has been changed" in said
+    assert "  + come" in said
+    assert shell.json("status")["datasets"]["dry"]["next"] is None
+
+
+def test_pins_are_set_and_dropped(shell: Shell) -> None:
+    version = shell.json("publish", "pins", shell.site("one", page="1"), "--now")["version"]
+    shell.ok("wait", "pins", "--version", version, "--timeout", "90")
+    assert "keeps version" in shell.ok("pin", "web1", "pins", version[:8])
+    pinned = [node["pins"] for node in shell.json("status")["nodes"] if node["dataset"] == "pins"]
+    assert pinned == [[version]]
+    assert "no pins" in shell.ok("unpin", "web1", "pins")
+    assert "expected" in shell.fails(65, "unpin", "web1", "pins")
+    assert "expected" in shell.fails(65, "pin", "nobody", "pins", version)
+
+
+@pytest.mark.parametrize(
+    ("status", "arguments", "told"),
+    [
+        (
+            64,
+            ("publish", "shop", ".", "--data", "tcp:h:1"),
+            "expected one of --at TIME, --in SECONDS and --now, and found none",
+        ),
+        (64, ("publish", "shop", ".", "--now", "--in", "5", "--data", "tcp:h:1"), "found --in and --now"),
+        (64, ("publish", "shop"), "Missing argument 'PATH'"),
+        (64, ("publish",), "Try 'farmsync publish --help'"),
+        (64, ("fly",), "No such command 'fly'"),
+        (64, ("status", "--loud"), "No such option"),
+        (64, ("status",), "--data"),
+        (65, ("publish", "a/b", ".", "--now", "--data", "tcp:h:1"), "expected a name"),
+        (65, ("publish", "shop", ".", "--at", "yesterday", "--data", "tcp:h:1"), "expected a time such as"),
+        (65, ("publish", "shop", ".", "--at", "2020-01-01T00:00Z", "--data", "tcp:h:1"), "which has passed"),
+        (65, ("publish", "shop", ".", "--in", "soon", "--data", "tcp:h:1"), "expected a length of time"),
+        (78, ("check-config", "nowhere.toml"), "expected a configuration file at nowhere.toml"),
+    ],
+)
+def test_wrong_input_is_told_before_anybody_is_asked(
+    status: int,
+    arguments: tuple[str, ...],
+    told: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("FARMSYNC_DATA", raising=False)
+    assert run(list(arguments)) == status
+    said = capsys.readouterr()
+    assert said.err.startswith("farmsync: ")
+    assert told in said.err
+    assert said.out == ""
+
+
+@pytest.mark.parametrize(
+    ("status", "arguments", "told"),
+    [
+        (65, ("publish", "shop", "nowhere", "--now"), "expected a directory at nowhere"),
+        (65, ("history", "unheard"), "unheard"),
+        (65, ("report", "unheard"), "unheard"),
+        (65, ("cancel", "unheard"), "unheard"),
+        (65, ("rollback", "unheard", "--now"), "unheard"),
+        (65, ("rollback", "unheard", "--to", "xyz", "--now"), "expected a version"),
+        (65, ("wait", "unheard", "--version", "0123abcd"), "unheard"),
+        (69, ("status", "--data", "tcp:127.0.0.1:1"), "expected a data server at tcp:127.0.0.1:1"),
+        (78, ("status", "--data", "carrier pigeon"), "expected an endpoint"),
+    ],
+)
+def test_what_the_data_server_refuses_is_told_plainly(
+    shell: Shell, status: int, arguments: tuple[str, ...], told: str
+) -> None:
+    assert told in shell.fails(status, *arguments)
+
+
+def test_a_wait_that_takes_too_long_says_who_is_missing(shell: Shell) -> None:
+    version = shell.json("publish", "slow", shell.site("one", page="1"), "--in", "1h")["version"]
+    assert "web1" in shell.fails(75, "wait", "slow", "--version", version, "--timeout", "1")
+
+
+def test_a_configuration_is_checked_as_a_whole(shell: Shell) -> None:
+    good = shell.directory / "good.toml"
+    good.write_text('[data]\nstate = "/tmp/x"\nlisten = "tcp:7420"\n')
+    assert "can be used" in shell.ok("check-config", str(good))
+    bad = shell.directory / "bad.toml"
+    bad.write_text('[data]\nstate = 5\nlisten = "tcp"\nlissen = "tcp:7420"\n')
+    said = shell.fails(78, "check-config", str(bad))
+    assert all(key in said for key in ("state", "listen", "lissen"))
+
+
+@pytest.mark.parametrize("kind", ["bash", "zsh", "fish"])
+def test_shells_get_their_completion(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["completion", kind]) == 0
+    assert "_FARMSYNC_COMPLETE" in capsys.readouterr().out
+
+
+def test_help_teaches_and_every_command_has_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--help"]) == 0
+    said = capsys.readouterr().out
+    assert "tomorrow 06:00" in said
+    for command in [
+        "publish",
+        "status",
+        "wait",
+        "history",
+        "report",
+        "rollback",
+        "cancel",
+        "pin",
+        "unpin",
+        "check-config",
+        "completion",
+    ]:
+        assert command in said
+        assert run([command, "--help"]) == 0
+        assert len(capsys.readouterr().out.splitlines()) > 5
+
+
+def test_a_reader_that_leaves_early_ends_the_output_quietly(shell: Shell) -> None:
+    shell.json("publish", "pipe", shell.site("one", page="1"), "--in", "1h")
+    script = f"{sys.executable} -m farmsyncd.cli status | head -n 0"
+    done = subprocess.run(
+        ["bash", "-c", script], env={**environment(), "FARMSYNC_DATA": shell.data},
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert done.stderr == ""
+
+
+def test_on_a_terminal_there_is_colour(shell: Shell) -> None:
+    shell.json("publish", "colour", shell.site("one", page="1"), "--in", "1h")
+    master, slave = pty.openpty()
+    with os.fdopen(master, "rb", buffering=0) as screen:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "farmsyncd.cli", "status"], stdin=subprocess.DEVNULL, stdout=slave, stderr=slave,
+            env={**environment(TERM="xterm-256color"), "FARMSYNC_DATA": shell.data},
+        )  # fmt: skip
+        os.close(slave)
+        seen = b""
+        try:
+            while piece := screen.read(4096):
+                seen += piece
+        except OSError:  # the other end is gone
+            pass
+        assert process.wait(60) == 0
+    assert b"\x1b[1m" in seen
+    assert b"colour" in seen
