@@ -332,6 +332,34 @@ def test_where_no_link_can_be_made_the_bytes_are_copied(
     assert (tmp_path / "copy/same/one").stat().st_ino != (base.path / "same/one").stat().st_ino
 
 
+def test_links_that_are_there_already_are_not_made_again(
+    tmp_path: Path, new: Version, base: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead = Assembler(tmp_path / "copy", base.manifest, [base])
+    ahead.prepare()
+    ahead.reuse()
+    ahead.close()
+
+    def refuse(*_arguments: object, **_more: object) -> None:
+        raise AssertionError("a link is made")
+
+    monkeypatch.setattr(os, "link", refuse)
+    stage(new, tmp_path / "copy", base)
+    assert look(tmp_path / "copy") == look(new.path)
+    assert (tmp_path / "copy/same/one").stat().st_ino == (base.path / "same/one").stat().st_ino
+    assert checking.verify(base.manifest, base.path, deep=True) == []
+
+
+def test_what_is_no_file_at_all_is_cleared_away(tmp_path: Path, new: Version, base: Base) -> None:
+    copy = tmp_path / "copy"
+    (copy / "same").mkdir(parents=True)
+    for name in ("large", "same/one", "stray"):
+        os.mkfifo(copy / name)
+    os.mknod(copy / "changed", stat.S_IFSOCK | 0o600)
+    stage(new, copy, base)
+    assert look(copy) == look(new.path)
+
+
 def test_nothing_outside_is_touched_by_links_in_the_way(tmp_path: Path, new: Version, base: Base) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()

@@ -97,7 +97,7 @@ class Assembler:
         self._own = local()
         self._tree: GrowingTree | None = None
         self._directories: tuple[Entry, ...] = ()
-        self._to_link: tuple[Shared, ...] = ()
+        self._to_link: list[Shared] = []
         self._wanted: Wanted | None = None
         self._sources: dict[bytes, Source] = {}  # where a base should have some of it
 
@@ -109,7 +109,7 @@ class Assembler:
         with self._reported():
             plan = parts.plan(self._manifest, [base.manifest for base in self._bases])
             tree = self._tree = GrowingTree(self._target)
-            kept = leftovers.take_up(tree, plan, self._crew.check)
+            kept = leftovers.take_up(tree, plan, self._bases, self._crew.check)
             remaining = [entry for entry in plan.fresh if entry.path not in kept.complete]
             there = [entry for entry in plan.fresh if entry.path in kept.complete or entry.path in kept.partial]
             space.foresee(space.of_plan(plan, there), self._target)
@@ -117,8 +117,10 @@ class Assembler:
                 tree.make_directory(entry)
             for entry in plan.links:
                 tree.make_link(entry)
-            self._directories, self._to_link = plan.directories, plan.shared
+            self._directories = plan.directories
+            self._to_link = [item for item in plan.shared if item.entry.path not in kept.linked]
             self.progress.add(sum(entry.size for entry in there if entry.path in kept.complete))
+            self.progress.add(sum(item.entry.size for item in plan.shared if item.entry.path in kept.linked))
             self._wanted = Wanted(tree, self.progress.add)
             self._wanted.add(remaining, kept.partial)
             self._find_sources()
@@ -143,7 +145,7 @@ class Assembler:
         What a base turns out not to have any more is lacking from then on.
         """
         with self._reported():
-            to_link, self._to_link = self._to_link, ()
+            to_link, self._to_link = self._to_link, []
             refused: list[Shared] = []
             # Copies first: the disk writes them, and a second thread makes links meanwhile.
             tasks: list[Callable[[], None]] = [partial(self._copy, group) for group in self._copies()]

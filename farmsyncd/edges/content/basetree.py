@@ -18,8 +18,8 @@ import attrs
 from farmsyncd.core.chunks import digest_of
 from farmsyncd.core.parts import Shared, Source
 from farmsyncd.core.snapshot import Manifest
+from farmsyncd.edges.content.filecontent import read_into
 from farmsyncd.edges.content.growing import GrowingTree, mode_of
-from farmsyncd.edges.content.leftovers import read_into
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -39,8 +39,10 @@ class BaseTree:
 
     def __init__(self, base: Base) -> None:
         self.manifest = base.manifest
+        self.device: int | None = None
         try:
             self.fd = os.open(base.path, _DIRECTORY)
+            self.device = os.fstat(self.fd).st_dev
         except OSError as error:
             if error.errno in _OUR_FAULT:
                 raise
@@ -50,6 +52,20 @@ class BaseTree:
         """Let go of the directory; again does nothing."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
+            os.close(fd)
+
+    def inodes(self, parent: bytes) -> dict[bytes, int]:
+        """The inodes of what is in one of its directories, by name; empty when there is no such directory."""
+        try:
+            fd = os.open(parent or b".", _DIRECTORY, dir_fd=self.fd)
+        except OSError as error:
+            if error.errno in _OUR_FAULT:
+                raise
+            return {}
+        try:
+            with os.scandir(fd) as found:
+                return {os.fsencode(one.name): one.inode() for one in found}
+        finally:
             os.close(fd)
 
     def link_into(self, tree: GrowingTree, shared: Sequence[Shared]) -> list[Shared]:

@@ -15,9 +15,11 @@ from typing import Final
 from farmsyncd.core.cutting import MAX_CHUNK
 from farmsyncd.core.entries import Entry, Kind
 from farmsyncd.core.snapshot import Manifest
-from farmsyncd.edges.content import durable, leftovers
+from farmsyncd.edges.content import durable
 from farmsyncd.edges.content.crew import Crew
+from farmsyncd.edges.content.filecontent import good_chunks
 from farmsyncd.edges.content.growing import mode_of
+from farmsyncd.edges.content.leftovers import names_in
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -64,7 +66,7 @@ def _look(root: int, parent: bytes, expected: dict[bytes, Entry]) -> Iterator[tu
     fd = os.open(parent or b".", _DIRECTORY, dir_fd=root)
     below: list[bytes] = []
     try:
-        for name in leftovers.names_in(fd):
+        for name in names_in(fd):
             path = parent + b"/" + name if parent else name
             entry = expected.pop(path, None)
             found = os.stat(name, dir_fd=fd, follow_symlinks=False)
@@ -97,7 +99,7 @@ def _read(root: int, entries: Sequence[Entry], workers: int, throttle: Callable[
         for entry in batch:
             fd = os.open(entry.path, _FILE, dir_fd=root)
             try:
-                if len(leftovers.good_chunks(fd, entry, buffer)) != len(entry.chunks):
+                if len(good_chunks(fd, entry, buffer)) != len(entry.chunks):
                     damaged.append(entry.path)
             finally:
                 os.close(fd)
