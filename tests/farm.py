@@ -167,13 +167,13 @@ class Farm:
         found: dict[str, Any] = json.loads(self.run("report", SHOP, "--json"))
         return found
 
-    def whole_report(self) -> dict[str, Any]:
-        """The newest flip's report, once every node is in it."""
+    def whole_report(self, version: str) -> dict[str, Any]:
+        """The report of the flip to ``version``, the newest, once every node is in it."""
         found: list[dict[str, Any]] = []
 
         def whole() -> bool:
             found.append(self.report())
-            return not found[-1]["missing"]
+            return found[-1]["version"] == version and not found[-1]["missing"]
 
         eventually(whole, what="all nodes have reported their flip")
         return found[-1]

@@ -49,14 +49,14 @@ def test_claim_s1_06_the_activation_time_is_adjusted_by_the_difference(farm: Far
     farm.publish(ONE)
     for node in farm.nodes:
         eventually(lambda node=node: node.shop()["state"] == "ready", what=f"{node.name} serves")  # type: ignore[misc]
-    farm.publish(TWO, "--in", "60")
+    farm.publish(TWO, "--in", "300")
     flips_at = []
     for node in farm.nodes:
         pointer = eventually(lambda node=node: (found := node.pointer()) and found.next_version and found)  # type: ignore[misc]
         assert pointer.flips_at_machine_ns is not None
         flips_at.append(pointer.flips_at_machine_ns)
     bounds = sum(comparison(node)[1] for node in farm.nodes)
-    # By clocks that differ by a day, one instant: within the bounds, and what rates can do within a minute.
+    # By clocks that differ by a day, one instant: within the bounds, and what rates can do within five minutes.
     assert max(flips_at) - min(flips_at) < bounds + S
 
 
@@ -67,7 +67,7 @@ def test_claim_s1_07_clocks_stay_wrong_and_all_nodes_flip_and_none_before_its_ti
     two = farm.stage(TWO)
     assert farm.publish(TWO) == two
     farm.settled(two)
-    report = farm.whole_report()
+    report = farm.whole_report(two)
     assert {node["name"] for node in report["nodes"]} == set(SKEWS)
     for node in report["nodes"]:
         assert node["activated_at_ns"] + node["error_bound_ns"] >= report["activates_at_ns"]

@@ -52,7 +52,7 @@ def test_claim_s1_03_nodes_stage_at_their_own_pace_and_serving_never_waits(farm:
     slow.daemon.stop()
     slow.daemon.start()
     eventually(lambda: slow.serves(two, state="ready"), what="the slow node catches up as soon as it can")
-    report = farm.whole_report()
+    report = farm.whole_report(two)
     lateness = {one["name"]: one["lateness_ns"] for one in report["nodes"]}
     assert set(lateness) == {"fast", "slow"}
     assert lateness["slow"] > lateness["fast"]
