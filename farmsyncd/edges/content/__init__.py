@@ -8,7 +8,10 @@ Nothing here knows the reactor; all of it blocks, and is meant for worker thread
 ``packs``      the chunk store: packs of CHUNK frames, ``shelf`` with their index in memory,
                ``packindex`` on disk, ``packwriter`` to add
 ``deltas``     the difference between two versions, made once, sent to every node
-``assembly``   a manifest and chunks into a directory, verified and durable
+``assembly``   a manifest and what comes into a directory, verified and durable: ``leftovers`` of
+               an earlier attempt, a ``basetree`` to take from, what is ``wanted``, the tree that
+               is ``growing`` and ``settling``, by a ``crew`` of threads
+``checking``   a tree held against its manifest
 ``durable``    what it takes for bytes to survive a crash
 ``space``      full disks, foreseen
 ============== ========================================================================

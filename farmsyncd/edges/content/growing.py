@@ -20,6 +20,7 @@ from typing import Final
 from farmsyncd.core.chunks import Buffer
 from farmsyncd.core.entries import Entry
 from farmsyncd.edges.content import durable
+from farmsyncd.edges.content.settling import Settling
 
 FILE_MODE: Final = 0o444
 EXEC_MODE: Final = 0o555
@@ -48,12 +49,14 @@ class GrowingTree:
         self.fd = os.open(path, _ROOT)
         # A mask that hides what is to be readable (twistd sets one) is undone file by file; else that is saved.
         self._masked = bool(_umask() & EXEC_MODE)
+        self._settling = Settling(self.fd)
         self._lock = Lock()
         self._missing: dict[bytes, int] = {}
         self._dirty: dict[bytes, int] = {}
 
     def close(self) -> None:
         """Let go of the directory; again does nothing."""
+        self._settling.close()
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
@@ -86,6 +89,7 @@ class GrowingTree:
             raise
         finally:
             os.close(fd)
+        self._settling.wrote(size)
 
     def lay_out(self, entry: Entry, missing: int, *, there: bool = False) -> None:
         """Make a file of several chunks at its full size, ``missing`` of which are to be written.
@@ -150,7 +154,7 @@ class GrowingTree:
 
     def sync(self) -> None:
         """Make the whole tree durable."""
-        durable.sync_file_system(self.fd)
+        self._settling.settle()
 
 
 def allocate(fd: int, size: int) -> None:
