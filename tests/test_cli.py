@@ -2,74 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pty
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import attrs
 import pytest
 
 from farmsyncd.cli.main import run
 from tests.daemons import Daemons, environment
 from tests.eventually import eventually
+from tests.shell import Shell
 
 LOCAL = "tcp:0:interface=127.0.0.1"
-
-
-@attrs.frozen
-class Shell:
-    """Where commands are typed: a directory of one's own, and the data server that FARMSYNC_DATA names."""
-
-    directory: Path
-    data: str
-
-    def run(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-        """Run ``farmsync ARGUMENTS``."""
-        return subprocess.run(
-            [sys.executable, "-m", "farmsyncd.cli", *arguments],
-            env={
-                **environment(XDG_CACHE_HOME=str(self.directory / "cache"), TZ="UTC"),
-                "FARMSYNC_DATA": self.data,
-                **env,
-            },
-            cwd=self.directory,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-
-    def ok(self, *arguments: str) -> str:
-        """What a command prints that must end well."""
-        done = self.run(*arguments)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def json(self, *arguments: str) -> Any:
-        """The same as JSON."""
-        return json.loads(self.ok(*arguments, "--json"))
-
-    def fails(self, status: int, *arguments: str, **env: str) -> str:
-        """What a command says that must fail with this exit status; never a traceback."""
-        done = self.run(*arguments, **env)
-        assert done.returncode == status, (done.returncode, done.stdout, done.stderr)
-        assert done.stderr.startswith("farmsync: "), done.stderr
-        assert "Traceback" not in done.stderr
-        return done.stderr
-
-    def site(self, name: str, **files: str) -> str:
-        """A directory to publish."""
-        path = self.directory / name
-        path.mkdir()
-        for file, text in files.items():
-            (path / file).write_text(text)
-        return str(path)
 
 
 @pytest.fixture(scope="module")
