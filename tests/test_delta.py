@@ -145,11 +145,11 @@ def test_a_claim_is_refused_before_anything_is_unpacked() -> None:
 
 def test_a_small_change_in_much_costs_little() -> None:
     rng = random.Random(3)
-    old = rng.randbytes(3_000_000)
+    old = rng.randbytes(10_000_000)
     changed = bytearray(old)
     for at in range(0, len(changed), 30_000):
         changed[at : at + 4] = rng.randbytes(4)
-    new = bytes(changed[:1_500_000]) + rng.randbytes(1000) + bytes(changed[1_500_000:])
+    new = bytes(changed[6_000_000:7_500_000]) + rng.randbytes(1000) + bytes(changed[7_500_000:])
     assert len(delta.pack(new, old)) < 8_000
 
 

@@ -35,6 +35,7 @@ MAX_OLD: Final = 16 * 1024 * 1024
 _MAX_PART: Final = MAX_CHUNK + 1024 * 1024
 _LEVEL: Final = 9
 _MAX_WINDOW_LOG: Final = 30
+_MAX_TABLE_LOG: Final = 24
 
 
 class DeltaError(PeerError):
@@ -149,8 +150,10 @@ def _total(numbers: Iterable[int], chunks: Sequence[tuple[bytes, int]], most: in
 
 def pack(data: Buffer, prefix: Buffer) -> bytes:
     """``data`` as a difference to ``prefix``."""
+    window = _window_log(len(data) + len(prefix))
+    table = min(window - 1, _MAX_TABLE_LOG)  # by default too small to remember all of a prefix of some megabytes
     params = zstandard.ZstdCompressionParameters.from_level(
-        _LEVEL, window_log=_window_log(len(data) + len(prefix)), enable_ldm=True, write_content_size=True
+        _LEVEL, window_log=window, hash_log=table, chain_log=table, enable_ldm=True, write_content_size=True
     )
     known = zstandard.ZstdCompressionDict(prefix, dict_type=zstandard.DICT_TYPE_RAWCONTENT) if prefix else None
     return zstandard.ZstdCompressor(compression_params=params, dict_data=known).compress(data)

@@ -19,6 +19,9 @@ from farmsyncd.core.snapshot import Manifest
 _TOGETHER: Final = 8 * 1024 * 1024
 """Bytes of old chunks up to which small steps are made one: more would only be harder to search."""
 
+_AROUND: Final = 1024 * 1024
+"""Bytes before and after the same place in the old file that are searched too."""
+
 
 @attrs.frozen
 class Step:
@@ -52,14 +55,17 @@ def steps(old: Manifest, new: Manifest) -> tuple[list[Step], Step]:
     found: list[Step] = []
     alone: list[int] = []
     for entry in new.entries:
+        was = files.get(entry.path)
+        index: dict[bytes, int] | None = None
         for start, stop in _runs(entry, before.numbers):
             numbers = [number for digest in entry.chunks[start:stop] if (number := after.numbers[digest]) not in taken]
             taken.update(numbers)
-            was = files.get(entry.path)
             if was is None or not was.chunks:
                 alone.extend(numbers)
             elif numbers:
-                first, last = _between(entry, was, start, stop)
+                if index is None:
+                    index = {digest: at for at, digest in reversed(list(enumerate(was.chunks)))}
+                first, last = _between(entry, index, len(was.chunks), start, stop)
                 base = [before.numbers[digest] for digest in was.chunks[first:last]]
                 found.extend(_pieces(numbers, base, after, before))
     return list(_together(found, after, before)), Step(tuple(alone), ())
@@ -73,16 +79,17 @@ def _runs(entry: Entry, known: dict[bytes, int]) -> Iterator[tuple[int, int]]:
             yield run[0], run[-1] + 1
 
 
-def _between(entry: Entry, was: Entry, start: int, stop: int) -> tuple[int, int]:
-    """The chunks of ``was`` that stood where ``start`` to ``stop`` of ``entry`` are, by the neighbours that stayed."""
-    at = {digest: index for index, digest in reversed(list(enumerate(was.chunks)))}
-    first = at.get(entry.chunks[start - 1], -1) + 1 if start else 0
-    last = at.get(entry.chunks[stop], len(was.chunks)) if stop < len(entry.chunks) else len(was.chunks)
+def _between(entry: Entry, was: dict[bytes, int], count: int, start: int, stop: int) -> tuple[int, int]:
+    """Which of its old chunks stood where ``start`` to ``stop`` of a file are, by the neighbours that stayed.
+
+    ``was`` says where each of the ``count`` old chunks was.
+    """
+    first = was.get(entry.chunks[start - 1], -1) + 1 if start else 0
+    last = was.get(entry.chunks[stop], count) if stop < len(entry.chunks) else count
     if first < last:
         return first, last
     # Nothing was taken away here, or the file was put into another order: the neighbours are the best guess.
-    first = min(first, len(was.chunks))
-    return max(0, first - 1), min(first + 1, len(was.chunks))
+    return max(0, first - 1), min(first + 1, count)
 
 
 def _pieces(new: Sequence[int], old: Sequence[int], after: _Numbering, before: _Numbering) -> Iterator[Step]:
@@ -100,12 +107,12 @@ def _pieces(new: Sequence[int], old: Sequence[int], after: _Numbering, before: _
 
 
 def _around(old: Sequence[int], before: _Numbering, begins: int, ends: int) -> tuple[int, ...]:
-    """Those old chunks that lie within a bundle of the bytes from ``begins`` to ``ends``, as many as may be."""
+    """Those old chunks that lie near the bytes from ``begins`` to ``ends``, as many as may be."""
     chosen: list[int] = []
     at = total = 0
     for number in old:
         length = before.lengths[number]
-        if at + length > begins - MAX_NEW and at < ends + MAX_NEW and number not in chosen:
+        if at + length > begins - _AROUND and at < ends + _AROUND and number not in chosen:
             if total + length > MAX_OLD:
                 break
             chosen.append(number)

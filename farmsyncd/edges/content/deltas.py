@@ -24,8 +24,8 @@ from farmsyncd.errors import LocalError
 _PAYS: Final = 0.9
 _ALONG: Final = MAX_NEW
 """Bytes of new chunks without any predecessor that come along at most."""
-_MOST_NEW: Final = 512 * 1024 * 1024
-"""Bytes of new chunks that are looked at: making a delta shall not hold a publication up for long."""
+_MOST_NEW: Final = 128 * 1024 * 1024
+"""Bytes of new chunks that are looked at, at some 20 MB/s: a publication waits for it."""
 _MOST: Final = 64 * 1024 * 1024
 """Bytes of a delta, about; it is put together in memory."""
 
