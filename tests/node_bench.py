@@ -21,8 +21,9 @@ from farmsyncd.node.checking import by_hash
 from farmsyncd.node.hooks import Flip
 from farmsyncd.node.pointing import Pointing
 from farmsyncd.node.record import RecordFile
-from farmsyncd.node.replica import Order, Replica, Surroundings
+from farmsyncd.node.replica import Replica
 from farmsyncd.node.staging.work import Hush, Work
+from farmsyncd.node.surroundings import Order, Surroundings
 from tests.fake_data_server import Published, published
 
 P = ParamSpec("P")

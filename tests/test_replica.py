@@ -10,6 +10,7 @@ from farmsyncd.core.standing import Turn
 from farmsyncd.edges.cache.pointerfile import PointerReader
 from farmsyncd.errors import Unavailable
 from farmsyncd.node.checking import by_stat
+from farmsyncd.node.record import RecordFile
 from farmsyncd.node.staging.conversation import Cut
 from tests.leaks import LoggedErrors
 from tests.node_bench import AHEAD, Bench, S
@@ -216,12 +217,14 @@ def test_a_restarted_node_keeps_the_appointment_although_the_data_server_is_gone
 
 def test_a_node_that_was_down_at_the_time_flips_when_it_starts_like_its_machine_s_readers_did(bench: Bench) -> None:
     first = serving(bench, "one")
-    staged(bench, first, "two", 2, in_s=5)
+    turn = staged(bench, first, "two", 2, in_s=5)
     bench.crash()
     bench.time.advance(6)
     bench.page = bench.page.__class__(bench.cache.pointer_path)
-    bench.restart()
+    replica = bench.restart()
     assert (bench.linked(), bench.served()) == ("two", "two")
+    [flip] = replica.flips()
+    assert flip.activated_at - turn.at_ns >= S // 2
 
 
 def test_a_crash_between_the_rename_and_the_record_is_recognised_by_the_link(bench: Bench) -> None:
@@ -374,7 +377,7 @@ def test_a_record_that_cannot_be_written_does_not_stop_the_flip(bench: Bench, mo
     def refuse(*_args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(bench.replica._records, "save", refuse)
+    monkeypatch.setattr(RecordFile, "save", refuse)
     staged(bench, first, "two", 2, in_s=1)
     bench.time.advance(1)
     assert (bench.linked(), bench.served()) == ("two", "two")

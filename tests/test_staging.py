@@ -19,14 +19,14 @@ from farmsyncd.core.standing import Turn
 from farmsyncd.edges.cache.cachedir import CacheDir
 from farmsyncd.edges.content import space
 from farmsyncd.edges.link import Link
-from farmsyncd.errors import Unavailable
-from farmsyncd.node.replica import Order
+from farmsyncd.errors import PeerError, Unavailable
 from farmsyncd.node.staging import feeding
 from farmsyncd.node.staging.conversation import Cut
 from farmsyncd.node.staging.feeding import Feeder
 from farmsyncd.node.staging.pace import Pace
 from farmsyncd.node.staging.stager import Stager
 from farmsyncd.node.staging.work import Hush, Work
+from farmsyncd.node.surroundings import Order
 from tests.fake_data_server import FakeDataServer, FakeEndpoint
 from tests.node_bench import Inline, S
 
@@ -133,6 +133,17 @@ def test_the_step_from_the_active_version_brings_it_all(bench: Bench) -> None:
     bench.server.heard.clear()
     result(bench.bring(new, (base,)))
     assert bench.asked() == [GetDelta]
+    assert bench.files(new) == CHANGED
+
+
+def test_a_step_that_is_wrong_fails_the_attempt_and_the_next_one_asks_for_chunks(bench: Bench) -> None:
+    old, new = bench.server.publish(FILES), bench.server.publish(CHANGED)
+    base = result(bench.bring(old))
+    bench.server.steps[old, new] = [b"nonsense"]
+    with pytest.raises(PeerError, match="expected a part of a delta"):
+        result(bench.bring(new, (base,)))
+    result(bench.bring(new, (base,)))
+    assert bench.asked()[2:] == [GetDelta, GetManifest, GetChunks]
     assert bench.files(new) == CHANGED
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -56,6 +56,7 @@ class Errand:
         self._waiting: IDelayedCall | None = None
         self._failures = 0
         self._was_cut = False
+        self._called_off = False
         self._stopping: list[Deferred[None]] = []
         self._stopped = False
 
@@ -79,7 +80,7 @@ class Errand:
         self._forget_fault()
         if self._running is not None:
             if turn is None or turn.version != self._running_for:
-                self._running.cancel()
+                self._call_off(self._running)
         elif turn is not None:
             self._begin()
 
@@ -99,8 +100,12 @@ class Errand:
             return succeed(None)
         done: Deferred[None] = Deferred()
         self._stopping.append(done)
-        self._running.cancel()
+        self._call_off(self._running)
         return done
+
+    def _call_off(self, running: Deferred[Manifest]) -> None:
+        self._called_off = True
+        running.cancel()
 
     def _forget_fault(self) -> None:
         self.fault, self._failures, self._was_cut = "", 0, False
@@ -120,6 +125,7 @@ class Errand:
     def _ended(self, result: Manifest | Failure, running: Deferred[Manifest]) -> None:
         del running
         turn, brought = self.wanted, self._running_for
+        called_off, self._called_off = self._called_off, False
         self._running = self._running_for = None
         if self._stopped:
             waiting, self._stopping = self._stopping, []
@@ -127,8 +133,8 @@ class Errand:
                 one.callback(None)
         elif turn is None:
             self._changed()
-        elif turn.version != brought:
-            self._begin()
+        elif turn.version != brought or (called_off and isinstance(result, Failure)):
+            self._begin()  # anew, if it was called off and is wanted again
         elif isinstance(result, Failure):
             self._wait(turn, result)
         else:
@@ -139,8 +145,6 @@ class Errand:
     def _wait(self, turn: Turn, failure: Failure) -> None:
         if failure.check(FarmsyncError) or failure.check(OSError):
             fault = str(failure.value)
-        elif failure.check(CancelledError):
-            fault = "it was called off"
         else:
             self.log.failure(
                 "{dataset}: staging {version} met a fault of ours",

@@ -33,9 +33,10 @@ from farmsyncd.node.follower import Follower
 from farmsyncd.node.hooks import Hooks
 from farmsyncd.node.pointing import Pointing
 from farmsyncd.node.record import RecordFile
-from farmsyncd.node.replica import Replica, Surroundings
+from farmsyncd.node.replica import Replica
 from farmsyncd.node.shelf import Shelf
 from farmsyncd.node.staging.stager import Stager
+from farmsyncd.node.surroundings import Surroundings
 
 _RECORD = "record"
 
@@ -76,6 +77,7 @@ class Node(Service):
         self._opening: set[str] = set()
         self._pages: list[PointerFile] = []
         self._boot_id = boot_id()
+        self._expected: tuple[int, ...] = ()
         self.timekeeper = Timekeeper(endpoint, config.name, clock, self._wakes, random)
         self.timekeeper.on_change(self._clock_moved)
         self.stager = Stager(
@@ -246,7 +248,9 @@ class Node(Service):
             replica.reconsider()
 
     def _told(self, dataset: str) -> None:
-        self.timekeeper.expect(
-            replica.known.next.at_ns for replica in self.replicas.values() if replica.known.next is not None
-        )
+        coming = [replica.known.next for replica in self.replicas.values()]
+        expected = tuple(sorted(turn.at_ns for turn in coming if turn is not None))
+        if expected != self._expected:
+            self._expected = expected
+            self.timekeeper.expect(expected)
         self.follower.tell(dataset)

@@ -26,12 +26,12 @@ from farmsyncd.core.messages.base import Side
 from farmsyncd.core.messages.greeting import Hello
 from farmsyncd.core.snapshot import Manifest
 from farmsyncd.edges.link import Link, LinkSettings
-from farmsyncd.errors import LocalError, Unavailable
-from farmsyncd.node.replica import Order
+from farmsyncd.errors import LocalError, PeerError, Unavailable
 from farmsyncd.node.staging.conversation import Conversation, Cut, Declined
 from farmsyncd.node.staging.feeding import Feeder
 from farmsyncd.node.staging.pace import Pace
 from farmsyncd.node.staging.work import Hush, Work
+from farmsyncd.node.surroundings import Order
 from farmsyncd.node.worker import Worker
 
 SETTINGS = LinkSettings(read_size=1024 * 1024)
@@ -106,6 +106,7 @@ class Stager:
         self._turns = DeferredSemaphore(at_once)
         self._pace = Pace(rate)
         self._hush = Hush()
+        self._bad_steps: set[tuple[str, str]] = set()
 
     def hush(self, seconds: float) -> None:
         """Rest for so long: a swap is near."""
@@ -144,7 +145,7 @@ class Stager:
             except (ConnectError, OSError) as error:
                 raise Cut(f"the data server cannot be reached: {error}") from None
             await conversation.start()
-            fetch = _Fetch(order, work, thread, conversation, feeder, self.totals)
+            fetch = _Fetch(order, work, thread, conversation, feeder, self.totals, self._bad_steps)
             manifest = await fetch.run()
             self.totals.versions += 1
             self.totals.last = Brought(
@@ -174,6 +175,7 @@ class _Fetch:
     conversation: Conversation
     feeder: Feeder
     totals: Totals
+    bad_steps: set[tuple[str, str]]
 
     async def run(self) -> Manifest:
         try:
@@ -193,16 +195,22 @@ class _Fetch:
         return await self.thread.run(self.work.resume)
 
     async def _stepped(self) -> bool:
-        """Whether the data server had the step from the active version."""
+        """Whether the data server had the step from the active version, and it was right."""
         if self.order.after is None:
             return False
+        step = self.order.after, self.order.turn.version
+        if step in self.bad_steps:
+            return False
         try:
-            await self.conversation.step(self.order.after, self.order.turn.version, self.feeder.part)
+            await self.conversation.step(*step, self.feeder.part)
+            await self.feeder.drained()
         except Declined as refusal:
             if refusal.code not in _REFUSALS_THAT_LEAD_ON:
                 raise
             return False
-        await self.feeder.drained()
+        finally:
+            if self.feeder.fault is not None and self.feeder.fault.check(PeerError):
+                self.bad_steps.add(step)  # the next attempt asks for chunks
         return self.work.manifest is not None
 
     async def _begun(self) -> None:

@@ -1,0 +1,71 @@
+"""What the replicas of a node share: its clock, its thread for the disk, and whoever brings versions in."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+
+from farmsyncd.core.farmtime import Estimate
+from farmsyncd.core.snapshot import Manifest
+from farmsyncd.core.standing import Turn
+from farmsyncd.edges.cache.cachedir import CacheDir
+from farmsyncd.edges.timing.clocks import LocalClock
+from farmsyncd.node.hooks import Hooks
+from farmsyncd.node.worker import Worker
+
+
+@attrs.frozen
+class Order:
+    """A version to be brought in: into which cache, for when, and from what it may be made."""
+
+    dataset: str
+    turn: Turn
+    cache: CacheDir
+    bases: tuple[Manifest, ...]
+    """Versions that are complete here, the active one first."""
+    after: str | None
+    """The version that is active here."""
+    wait_s: float
+    """For how long to wait first, so that a farm's nodes do not come all at once."""
+
+
+class Stager(Protocol):
+    """Whoever brings versions in."""
+
+    def bring(self, order: Order) -> Deferred[Manifest]:
+        """Fetch, verify and adopt a version. Fails with a FarmsyncError that says what was wrong; may be cancelled."""
+
+    def hush(self, seconds: float) -> None:
+        """Do nothing that costs for so long: a swap is near."""
+
+
+@attrs.frozen
+class Surroundings:
+    """What all replicas of a node share.
+
+    ``told`` is called with a dataset's name when its standing may have changed. ``keep`` is how many versions stay
+    after they were active, ``spread_ns`` the time within which the farm's nodes begin to stage, ``random`` uniform in
+    [0, 1), ``sleep`` what the last stretch before a swap is waited with.
+    """
+
+    clock: LocalClock
+    wakes: IReactorTime
+    estimate: Callable[[], Estimate | None]
+    disk: Worker
+    stager: Stager
+    hooks: Hooks
+    told: Callable[[str], None]
+    random: Callable[[], float]
+    keep: int = 3
+    spread_ns: int = 500_000_000
+    sleep: Callable[[float], None] = time.sleep
+
+    def farm_ns(self) -> int | None:
+        """Farm time now; None before the first clock comparison."""
+        estimate = self.estimate()
+        return None if estimate is None else estimate.farm_ns(self.clock.now_ns())
