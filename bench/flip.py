@@ -186,7 +186,7 @@ class _Flip:
         late = [(stamp - one.due) / MILLI for one in rounds for stamp in one.links.values()]
         self._tell("spread", spreads, "ms")
         self._say(
-            f"flip: the links changed {min(late):+.3f} to {max(late):+.3f} ms from their time, median {median(late):.3f}"
+            f"flip: links changed {min(late):+.3f} to {max(late):+.3f} ms from their time, median {median(late):+.3f}"
         )
         found = [
             at_most("spread of a flip, median", median(spreads), 1.0, "ms"),
