@@ -10,6 +10,8 @@ from typing import Any
 
 import attrs
 
+from farmsyncd.core.messages.operating import Answer, Status
+from tests.caller import Caller
 from tests.daemons import environment
 
 _ENTRY = "from farmsyncd.cli.main import main; main()"
@@ -57,6 +59,11 @@ class Shell:
         assert done.stderr.startswith("farmsync: "), done.stderr
         assert "Traceback" not in done.stderr
         return done.stderr
+
+    def status(self) -> Any:
+        """What ``farmsync status --json`` would print, asked for without starting it."""
+        with Caller(self.data) as operator:
+            return json.loads(operator.ask(Status(), Answer).json)
 
     def site(self, name: str, **files: str) -> str:
         """A directory to publish."""

@@ -32,7 +32,9 @@ async def upload(operator: Operator, scanned: Scanned, numbers: list[int], bars:
             bars.advance(task, sum(chunk.length for chunk in batch))
     finally:
         # The generator can be closed only while no thread is inside it.
-        await coming.addErrback(lambda _failure: None)
+        coming.addErrback(lambda _failure: None)
+        if not coming.called:
+            await coming
         packed.close()  # type: ignore[attr-defined]
 
 

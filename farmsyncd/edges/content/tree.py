@@ -125,6 +125,14 @@ def spelled(path: bytes) -> str:
     return os.fsdecode(path).encode("utf-8", "backslashreplace").decode()
 
 
+def unreadable(error: OSError) -> str:
+    """What is wrong with something that could not be read, and what to do."""
+    what = f"cannot be read: {error.strerror}"
+    if isinstance(error, FileNotFoundError):
+        return f"{what}; check the path"
+    return f"{what}; let this user read it" if isinstance(error, PermissionError) else what
+
+
 def under(directory: bytes, name: bytes) -> bytes:
     """The path ``name`` in ``directory``; either may be empty. Not ``pathlib``'s business: names are bytes here."""
     return directory + b"/" + name if directory and name else directory or name
@@ -134,7 +142,7 @@ def _expect_directory(path: Path) -> None:
     try:
         found = path.stat()
     except OSError as error:
-        raise BadInput(f"expected a directory at {path}, and it cannot be read: {error.strerror}") from error
+        raise BadInput(f"expected a directory at {path}, and it {unreadable(error)}") from error
     if not stat.S_ISDIR(found.st_mode):
         raise BadInput(f"expected a directory at {path}, and found something else: publish the directory it is in")
 
@@ -155,11 +163,15 @@ def _walk(root: bytes) -> _Walk:
         except FileNotFoundError:
             walk.unsettled.append(directory)
         except OSError as error:
-            walk.faults.add(directory, f"cannot be read: {error.strerror}")
+            walk.faults.add(directory, unreadable(error))
     for name, target in walk.links:
         fault = link_fault(name, target, walk.directories.keys())
         if fault is not None:
-            walk.faults.add(name, f"expected a link that stays inside the tree, and it leads to {spelled(target)}")
+            walk.faults.add(
+                name,
+                f"expected a link that stays inside the tree, and it leads to {spelled(target)}; "
+                "put what it leads to in its place, or remove it",
+            )
     return walk
 
 
@@ -179,7 +191,11 @@ def _note(walk: _Walk, directory: bytes, name: bytes, item: os.DirEntry[bytes]) 
     elif stat.S_ISLNK(found.st_mode):
         walk.links.append((name, target))
     elif not stat.S_ISDIR(found.st_mode):
-        walk.faults.add(name, f"expected files, directories and links, and this is a {_sort(found.st_mode)}")
+        walk.faults.add(
+            name,
+            f"expected files, directories and links, and this is a {_sort(found.st_mode)}; "
+            "remove it, or publish a directory without it",
+        )
     return stat.S_ISDIR(found.st_mode)
 
 
@@ -247,7 +263,7 @@ def _read_batch(reader: FileReader, root: bytes, names: list[bytes]) -> list[tup
         except Changed:
             results.append((name, "it changes while it is read; publish a copy that is at rest"))
         except OSError as error:
-            results.append((name, f"cannot be read: {error.strerror}"))
+            results.append((name, unreadable(error)))
     return results
 
 
