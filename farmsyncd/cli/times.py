@@ -12,6 +12,7 @@ from datetime import UTC, date, datetime, time, timedelta, tzinfo
 
 import attrs
 
+from farmsyncd.core.when import LATEST_NS
 from farmsyncd.errors import BadInput
 
 NS = 1_000_000_000
@@ -35,14 +36,20 @@ class When:
 
 
 def read_span(text: str) -> int:
-    """A length of time in nanoseconds: ``90``, ``1.5``, ``90s``, ``1h30m``. BadInput for anything else."""
+    """A length of time in nanoseconds: ``90``, ``1.5``, ``90s``, ``1h30m``. BadInput for anything else, or too long."""
     compact = text.strip().lower().replace(" ", "")
     if re.fullmatch(r"\d+(\.\d+)?", compact):
-        return round(float(compact) * NS)
+        return _bounded(float(compact), text)
     parts = _SPAN.findall(compact)
     if not parts or "".join(number + unit for number, unit in parts) != compact:
         raise BadInput(f"expected a length of time such as 90, 90s or 1h30m, and found {text!r}")
-    return round(sum(float(number) * _UNITS[unit] for number, unit in parts) * NS)
+    return _bounded(sum(float(number) * _UNITS[unit] for number, unit in parts), text)
+
+
+def _bounded(seconds: float, text: str) -> int:
+    if seconds * NS > LATEST_NS:
+        raise BadInput(f"expected a length of time of less than 292 years, and found {text!r}")
+    return round(seconds * NS)
 
 
 def read_time(text: str, now: datetime) -> When:
@@ -58,7 +65,10 @@ def read_time(text: str, now: datetime) -> When:
     moment = _moment(text, now)
     if moment <= now:
         raise BadInput(f"expected a time to come, and {text!r} is {shown(moment, now.tzinfo)}, which has passed")
-    return When("at", round((moment - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(microseconds=1)) * 1_000)
+    ns = round((moment - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(microseconds=1)) * 1_000
+    if ns > LATEST_NS:
+        raise BadInput(f"expected a time before the year 2262, and {text!r} is {shown(moment, now.tzinfo)}")
+    return When("at", ns)
 
 
 def _moment(text: str, now: datetime) -> datetime:
