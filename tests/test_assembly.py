@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -22,13 +23,12 @@ from farmsyncd.edges.content.packs import ChunkStore
 from farmsyncd.errors import LocalError, Unavailable
 from tests.versions import TIME, File, LinkTo, Node, Version, grow, look, read_delta, stage, steps, trees
 
-LARGE = bytes(range(256)) * 40
 OLD: dict[bytes, Node] = {
     b"same/one": File(b"one"),
     b"same/two": File(b"two", executable=True),
     b"same/empty": File(),
     b"changed": File(b"before"),
-    b"large": File(os.urandom(30_000)),
+    b"large": File(random.Random(2).randbytes(30_000)),
     b"gone": File(b"gone"),
     b"directory": None,
     b"link": LinkTo(b"same/one"),
@@ -155,7 +155,8 @@ def test_an_attempt_that_was_cut_short_anywhere_is_taken_up(
         second.prepare()
         second.reuse()
         if not bases and not lacked:
-            assert len(second.lacking()) <= 1, "more than what was spoilt is fetched again"
+            most = max((len(entry.chunks) for entry in after.manifest.entries), default=0)
+            assert len(second.lacking()) <= most, "more than the file that was spoilt is fetched again"
         second.take(after.chunks(second.lacking()))
         second.finish()
         second.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from tests.versions import File, LinkTo, Node, Version, grow, stage
 
 TREE: dict[bytes, Node] = {
     b"dir/a": File(b"a" * 100),
-    b"dir/large": File(os.urandom(20_000)),
+    b"dir/large": File(random.Random(3).randbytes(20_000)),
     b"empty": File(),
     b"nothing in it": None,
     b"run": File(b"#!", executable=True),

@@ -54,8 +54,8 @@ class BaseTree:
         if fd >= 0:
             os.close(fd)
 
-    def inodes(self, parent: bytes) -> dict[bytes, int]:
-        """The inodes of what is in one of its directories, by name; empty when there is no such directory."""
+    def inodes(self, parent: bytes) -> dict[str, int]:
+        """The inodes of what is in one of its directories, by name as the system says it; empty without that one."""
         try:
             fd = os.open(parent or b".", _DIRECTORY, dir_fd=self.fd)
         except OSError as error:
@@ -64,7 +64,7 @@ class BaseTree:
             return {}
         try:
             with os.scandir(fd) as found:
-                return {os.fsencode(one.name): one.inode() for one in found}
+                return {one.name: one.inode() for one in found}
         finally:
             os.close(fd)
 

@@ -67,15 +67,15 @@ class _Survey:
             os.fchmod(fd, 0o755)
             with os.scandir(fd) as listing:
                 found = [
-                    (os.fsencode(one.name), one.is_dir(follow_symlinks=False), one.is_symlink(), one.inode())
-                    for one in listing
+                    (one.name, one.is_dir(follow_symlinks=False), one.is_symlink(), one.inode()) for one in listing
                 ]
         finally:
             os.close(fd)
         in_bases = [base.inodes(parent) if base and found else {} for base in self._bases]
         below: list[bytes] = []
+        before = parent + b"/" if parent else b""
         for name, is_dir, is_symlink, inode in found:
-            path = parent + b"/" + name if parent else name
+            path = before + os.fsencode(name)
             same = [number for number, inodes in enumerate(in_bases) if inodes.get(name) == inode]
             if is_dir:
                 if self._is(path, Kind.DIR):
