@@ -115,7 +115,7 @@ def test_a_person_is_pushed_nothing_later(room: Room, site: Path) -> None:
 
 
 def test_a_message_that_is_another_roles_is_turned_down_and_the_connection_goes_on(room: Room) -> None:
-    for role, message in (("node", Status()), ("stager", Datasets()), ("probe", Time()), ("operator", Probe(1))):
+    for role, message in (("node", Status()), ("stager", Datasets()), ("probe", Status()), ("operator", Probe(1))):
         peer = room.peer(role)
         refused(peer.ask(message), "refused", f"{message.VERB} is not for")
         assert peer.gone is None

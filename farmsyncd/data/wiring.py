@@ -233,11 +233,11 @@ class _Door:
     def gate(self) -> Gate:
         """The session of a new connection."""
         roles = {"node": self.node, "stager": self.stager, "probe": self.probe, "operator": self.operator}
-        return Gate(roles, self.person, self.clock.now_ns)
+        return Gate(roles, self.person, self.clock)
 
     def person(self, link: Link) -> Person:
         """For whoever has not greeted."""
-        return Person(link, self.keeper, self.followers, self.clock)
+        return Person(link, self.keeper, self.followers)
 
     def node(self, link: Link, hello: Hello) -> Role:
         """For a node."""

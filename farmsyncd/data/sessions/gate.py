@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Protocol
 
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import Factory
 
 from farmsyncd.core.messages.base import Message, Side
+from farmsyncd.core.messages.clock import Now, Time
 from farmsyncd.core.messages.greeting import Hello
 from farmsyncd.edges.link import Link, LinkSettings
+from farmsyncd.edges.timing.farmclock import FarmClock
 
 
 class Role(Protocol):
@@ -29,11 +32,12 @@ Roles = Mapping[str, Callable[[Link, Hello], Role]]
 class Gate:
     """The session of one link: a person's at first, a role's once the peer has greeted.
 
-    ``stamp`` is read whenever bytes arrive, for the probes among them.
+    Everybody is told the time. ``stamp`` is read whenever bytes arrive, for the probes among them.
     """
 
-    def __init__(self, roles: Roles, person: Callable[[Link], Role], stamp: Callable[[], int]) -> None:
-        self.stamp = stamp
+    def __init__(self, roles: Roles, person: Callable[[Link], Role], clock: FarmClock) -> None:
+        self.stamp = clock.now_ns
+        self._clock = clock
         self._roles = roles
         self._person = person
         self._role: Role | None = None
@@ -47,9 +51,17 @@ class Gate:
 
     def received(self, link: Link, message: Message) -> None:
         """A message came."""
+        if isinstance(message, Time):
+            link.send(self._now())
+            return
         if self._role is None:
             self._role = self._person(link)
         self._role.received(message)
+
+    def _now(self) -> Now:
+        farm_ns = self._clock.now_ns()
+        utc = datetime.fromtimestamp(self._clock.to_utc_ns(farm_ns) / 1e9, UTC)
+        return Now(farm_ns, self._clock.epoch, utc.isoformat(timespec="milliseconds").replace("+00:00", "Z"))
 
     def lost(self, link: Link, reason: str) -> None:  # noqa: ARG002  a Session's signature
         """The link is gone."""
