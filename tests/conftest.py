@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.daemons import Daemons
 from tests.leaks import LoggedErrors, leave_log, settle, start, watch_log
+from tests.nursery import ForkedDaemons, Nursery
 
 # A busy machine is no fault of the code: examples have no deadline. They are the same ones each time, to be repeatable.
 settings.register_profile(
@@ -53,4 +54,19 @@ def _nothing_leaks() -> Iterator[LoggedErrors]:
 def daemons(tmp_path: Path) -> Iterator[Daemons]:
     """Real daemons, each with its state in the test's directory; all are ended with the test, and their logs shown."""
     with Daemons(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    """The process that forks daemons."""
+    one = Nursery()
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def forked(nursery: Nursery, tmp_path: Path) -> Iterator[ForkedDaemons]:
+    """Real daemons that start at once, for tests that start very many."""
+    with ForkedDaemons(tmp_path, nursery) as running:
         yield running

@@ -121,18 +121,20 @@ class ForkedDaemon(Daemon):
 
 
 class ForkedDaemons(Daemons):
-    """The daemons of one test, from the nursery."""
+    """The daemons of one test, from the nursery. ``next_plan`` is the plan of the next one that is started."""
 
     def __init__(self, directory: Path, nursery: Nursery) -> None:
         super().__init__(directory)
         self._nursery = nursery
+        self.next_plan: dict[str, object] = {}
 
     def start(self, tapname: str, *arguments: str, name: str = "", state: bool = True, **env: str) -> ForkedDaemon:
         """Start ``twistd -n TAPNAME ARGUMENTS``, with a state directory of its own when ``state``; does not wait."""
         name = name or f"{tapname}-{len(self._all)}"
         directory = self._directory / name
         own = ("--state", str(directory / "state")) if state else ()
-        daemon = ForkedDaemon(name, (tapname, *own, *arguments), directory, env, nursery=self._nursery)
+        plan, self.next_plan = self.next_plan, {}
+        daemon = ForkedDaemon(name, (tapname, *own, *arguments), directory, env, nursery=self._nursery, plan=plan)
         self._all.append(daemon)
         return daemon.start()
 
