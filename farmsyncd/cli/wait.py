@@ -11,8 +11,8 @@ from twisted.internet.task import deferLater
 from farmsyncd.cli import options, show, times
 from farmsyncd.cli.operator import Operator, converse
 from farmsyncd.cli.versions import full_version
-from farmsyncd.core.messages.operating import Status
-from farmsyncd.errors import TimedOut
+from farmsyncd.core.messages.operating import History, Status
+from farmsyncd.errors import BadInput, TimedOut
 
 _PAUSE = 0.2  # seconds between two looks
 
@@ -29,6 +29,7 @@ def command(dataset: str, wanted: str, timeout: str, data: str, as_json: bool) -
 
     async def talk(operator: Operator) -> dict[str, Any]:
         version = await full_version(operator, dataset, wanted)
+        await _expect(operator, dataset, version)
         with show.err().status(f"waiting for {show.version(version)}") as spinner:
             return await _served(operator, dataset, version, patience, spinner)
 
@@ -37,6 +38,15 @@ def command(dataset: str, wanted: str, timeout: str, data: str, as_json: bool) -
         show.print_json(result)
     else:
         show.out().print(f"{len(result['nodes'])} nodes serve version {show.version(result['version'])} of {dataset}")
+
+
+async def _expect(operator: Operator, dataset: str, version: str) -> None:
+    """BadInput for a version that the dataset never had: nobody will ever serve it."""
+    history = await operator.answer(History(dataset))
+    if all(cycle["version"] != version for cycle in history["cycles"]):
+        raise BadInput(
+            f"expected a version of {dataset}, and none of its cycles has {version}; see `farmsync history {dataset}`"
+        )
 
 
 async def _served(operator: Operator, dataset: str, version: str, patience: int, spinner: Spinner) -> dict[str, Any]:
