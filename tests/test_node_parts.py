@@ -17,9 +17,8 @@ from twisted.web.client import Agent, HTTPConnectionPool
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
-from farmsyncd.core.chunks import digest_of
 from farmsyncd.core.pointer import Pointer
-from farmsyncd.core.snapshot import Entry, Kind, Manifest
+from farmsyncd.core.snapshot import Manifest
 from farmsyncd.core.standing import Turn
 from farmsyncd.errors import LocalError
 from farmsyncd.node.checking import by_hash, by_stat
@@ -59,59 +58,27 @@ def test_a_file_that_is_no_record_is_an_error_that_says_what_to_do(tmp_path: Pat
 # Checks of the disk
 
 
-@pytest.fixture
-def planted(tmp_path: Path) -> tuple[Path, Manifest]:
+def test_what_is_wrong_with_a_tree_is_told_in_a_line(tmp_path: Path) -> None:
     top = tmp_path / "tree"
-    (top / "d").mkdir(parents=True)
-    (top / "empty").mkdir()
-    (top / "d" / "f").write_bytes(b"content")
-    os.utime(top / "d" / "f", ns=(5, 5))
-    (top / "l").symlink_to("d/f")
-    manifest = Manifest.of(
-        [
-            Entry(b"d", Kind.DIR),
-            Entry(b"empty", Kind.DIR),
-            file_entry(b"d/f", b"con", b"tent", mtime_ns=5),
-            Entry(b"l", Kind.LINK, target=b"d/f"),
-        ]
-    )
-    return top, manifest
-
-
-def test_a_tree_that_is_right_has_no_fault(planted: tuple[Path, Manifest]) -> None:
-    assert by_stat(*planted) == ""
-    assert by_hash(*planted) == ""
-
-
-def _other_bytes(top: Path) -> None:
-    (top / "d" / "f").write_bytes(b"CONTENT")
-    os.utime(top / "d" / "f", ns=(5, 5))
-
-
-@pytest.mark.parametrize(
-    ("damage", "fault"),
-    [
-        (lambda top: (top / "d" / "f").unlink(), "d/f is missing"),
-        (lambda top: (top / "d" / "f").write_bytes(b"x"), "d/f has 1 bytes instead of 7"),
-        (lambda top: os.utime(top / "d" / "f", ns=(6, 6)), "d/f was changed after it was staged"),
-        (lambda top: (top / "d" / "f").chmod(0o755), "d/f has another executable bit"),
-        (lambda top: (top / "more").mkdir(), "more does not belong there"),
-        (lambda top: (top / "empty").rmdir(), "empty is missing"),
-        (lambda top: (top / "l").unlink() or (top / "l").symlink_to("d"), "l should be another link"),
-        (lambda top: (top / "empty").rmdir() or (top / "empty").write_bytes(b""), "empty should be a directory"),
-    ],
-)
-def test_damage_is_found_by_a_look_at_names_and_sizes(planted: tuple[Path, Manifest], damage: Any, fault: str) -> None:
-    damage(planted[0])
-    assert by_stat(*planted) == fault
-    assert by_hash(*planted) == fault
-
-
-def test_other_bytes_of_the_same_size_and_time_are_found_by_reading_them(planted: tuple[Path, Manifest]) -> None:
-    _other_bytes(planted[0])
-    assert by_stat(*planted) == ""
-    assert by_hash(*planted) == "d/f has other bytes than were published"
-    assert digest_of(b"con") != digest_of(b"CON")
+    top.mkdir()
+    entries = []
+    for name in ("a", "b", "c", "d", "e"):
+        (top / name).write_bytes(b"content")
+        os.utime(top / name, ns=(5, 5))
+        (top / name).chmod(0o444)
+        entries.append(file_entry(name.encode(), b"con", b"tent", mtime_ns=5))
+    manifest = Manifest.of(entries)
+    assert (by_stat(top, manifest), by_hash(top, manifest)) == ("", "")
+    (top / "a").chmod(0o644)
+    (top / "a").write_bytes(b"CONTENT")
+    os.utime(top / "a", ns=(5, 5))
+    (top / "a").chmod(0o444)
+    assert by_stat(top, manifest) == ""
+    assert by_hash(top, manifest) == "a: missing, changed, or not part of it"
+    for name in ("b", "c", "d", "e"):
+        (top / name).unlink()
+    assert by_stat(top, manifest) == "b, c, d and 1 more: missing, changed, or not part of it"
+    assert by_stat(tmp_path / "none", manifest) == "the tree: missing, changed, or not part of it"
 
 
 # The pointer

@@ -16,6 +16,7 @@ from farmsyncd.core.pointer import Pointer
 from farmsyncd.core.snapshot import Manifest, ManifestError, decode
 from farmsyncd.core.standing import Turn
 from farmsyncd.edges.cache.cachedir import CacheDir
+from farmsyncd.errors import LocalError
 from farmsyncd.node.record import Record
 
 
@@ -90,6 +91,6 @@ def _examine(cache: CacheDir, version: str, check: Check) -> tuple[str, Manifest
         return str(error), None
     try:
         what = check(cache.version_path(version), manifest)
-    except OSError as error:
+    except (OSError, LocalError) as error:
         what = str(error)
     return what, None if what else manifest

@@ -25,7 +25,7 @@ from farmsyncd.edges.timing.clocks import LocalClock
 from farmsyncd.edges.timing.steady import SteadyTime
 from farmsyncd.edges.timing.timekeeper import Timekeeper
 from farmsyncd.edges.workthread import WorkThread
-from farmsyncd.errors import FarmsyncError
+from farmsyncd.errors import FarmsyncError, LocalError
 from farmsyncd.node import checking
 from farmsyncd.node.boot import Found, look
 from farmsyncd.node.config import NodeConfig
@@ -224,9 +224,21 @@ class Node(Service):
 
     async def _check_later(self, replica: Replica, opened: _Opened) -> None:
         for version, manifest in opened.found.complete.items():
-            fault = await self._checker.run(checking.by_hash, opened.cache.version_path(version), manifest)
+            path = opened.cache.version_path(version)
+            try:
+                fault = await self._checker.run(checking.by_hash, path, manifest, self._check_gently)
+            except LocalError as error:
+                if self.running:
+                    self.log.error("{dataset} cannot be checked: {error}", dataset=replica.dataset, error=str(error))
+                return
             if fault and version in replica.shelf.versions and self.running:
                 replica.distrust(version, fault)
+
+    def _check_gently(self, amount: int) -> None:
+        """In the checking threads: rest when a swap is near, end when the node does."""
+        if not self.running:
+            raise LocalError("the node is stopping")
+        self.stager.rest(amount)
 
     def _appointment(self, announced: Pointer | None, found: Found) -> int | None:
         """When the pending turn comes, by this node's clock, if that was settled before this start of the node."""

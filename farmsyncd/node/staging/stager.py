@@ -112,6 +112,10 @@ class Stager:
         """Rest for so long: a swap is near."""
         self._hush.begin(seconds)
 
+    def rest(self, amount: int = 0) -> None:
+        """Sleep as long as a swap is near: for worker threads, after so many bytes from the disk."""
+        self._hush.rest(amount)
+
     def bring(self, order: Order) -> Deferred[Manifest]:
         """Fetch, verify and adopt a version. Fails with a FarmsyncError that says what was wrong; may be cancelled."""
         return ensureDeferred(self._bring(order))
