@@ -23,7 +23,10 @@ import attrs
 from farmsyncd.edges.cache.pointerfile import PointerFile
 from farmsyncd.edges.content import durable
 
-_OS_CALLS = ("rename", "replace", "link", "symlink", "unlink", "mkdir", "rmdir", "chmod", "fsync", "fdatasync")
+_OS_CALLS = (
+    *("rename", "replace", "link", "symlink", "unlink", "mkdir", "rmdir", "chmod", "fsync", "fdatasync"),
+    *("writev", "pwrite", "utime"),
+)
 _COUNTED_SQL = ("BEGIN", "COMMIT")
 
 
@@ -115,6 +118,14 @@ def _count_steps(burning: _Burning) -> None:
 
         return wrapper
 
+    opened = os.open
+
+    def counted_open(path: Any, flags: int, *args: Any, **kwargs: Any) -> int:
+        if flags & os.O_CREAT:
+            burning.step("create", path)
+        return opened(path, flags, *args, **kwargs)
+
+    os.open = counted_open
     for call in _OS_CALLS:
         setattr(os, call, counted(call, getattr(os, call)))
     durable.sync_file_system = counted("syncfs", durable.sync_file_system)
