@@ -29,12 +29,16 @@ def environment(**more: str) -> dict[str, str]:
 
 @attrs.define
 class Daemon:
-    """One daemon: its command, its directory, and its process while it runs."""
+    """One daemon: its command, its directory, and its process while it runs.
+
+    ``through`` is a program that becomes the daemon: it is given the daemon's command as its last arguments.
+    """
 
     name: str
     arguments: tuple[str, ...]
     directory: Path
     env: Mapping[str, str]
+    through: tuple[str, ...] = ()
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -64,7 +68,7 @@ class Daemon:
         self.addresses_path.unlink(missing_ok=True)
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [*TWISTD, "-n", "--pidfile=", *self.arguments, "--addresses", str(self.addresses_path)],
+                [*self.through, *TWISTD, "-n", "--pidfile=", *self.arguments, "--addresses", str(self.addresses_path)],
                 cwd=self.directory,
                 env=environment(**self.env),
                 stdin=subprocess.DEVNULL,
@@ -131,12 +135,20 @@ class Daemons:
     def __iter__(self) -> Iterator[Daemon]:
         return iter(self._all)
 
-    def start(self, tapname: str, *arguments: str, name: str = "", state: bool = True, **env: str) -> Daemon:
+    def start(
+        self,
+        tapname: str,
+        *arguments: str,
+        name: str = "",
+        state: bool = True,
+        through: tuple[str, ...] = (),
+        **env: str,
+    ) -> Daemon:
         """Start ``twistd -n TAPNAME ARGUMENTS``, with a state directory of its own when ``state``; does not wait."""
         name = name or f"{tapname}-{len(self._all)}"
         directory = self._directory / name
         own = ("--state", str(directory / "state")) if state else ()
-        daemon = Daemon(name, (tapname, *own, *arguments), directory, env)
+        daemon = Daemon(name, (tapname, *own, *arguments), directory, env, through)
         self._all.append(daemon)
         return daemon.start()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import click
+from rich.markup import escape
 
 from farmsyncd.cli import options, show
 from farmsyncd.cli.operator import Operator, converse
@@ -47,7 +48,7 @@ def print_report(report: dict[str, Any]) -> None:
                 node["name"],
                 _lateness(node["lateness_ns"]),
                 f"±{_micro(node['error_bound_ns'])}",
-                node.get("detail", ""),
+                escape(node.get("detail", "")),
             )
         out.print(made)
     for name in report["missing"]:

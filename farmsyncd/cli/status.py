@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 import click
+from rich.text import Text
 
 from farmsyncd.cli import options, show
 from farmsyncd.cli.operator import Operator, converse
@@ -51,6 +52,9 @@ def print_status(status: dict[str, Any], now: datetime) -> None:
     if status["nodes"]:
         out.print()
         out.print(_nodes(status["nodes"], status["farm_time_ns"]))
+        for node in status["nodes"]:
+            if node.get("detail"):
+                out.print(_detail(node), soft_wrap=True)
     elif status["datasets"]:
         out.print("\nNo node has come yet.")
 
@@ -70,6 +74,9 @@ def _nodes(nodes: list[dict[str, Any]], farm_ns: int) -> Any:
             "-" if node["error_bound_ns"] is None else f"±{span_shown(node['error_bound_ns'])}",
             f"{span_shown(max(0, farm_ns - node['last_seen_ns']))} ago",
         )
-        if node.get("detail"):
-            made.add_row("", "", f"[red]{node['detail']}[/]")
     return made
+
+
+def _detail(node: dict[str, Any]) -> Text:
+    """What a node says of itself, which is too long for a table and may hold anything."""
+    return Text(f"{node['name']}, {node['dataset']}: {node['detail']}", style="red")
