@@ -6,7 +6,6 @@ import errno
 import os
 import random
 import stat
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from farmsyncd.edges.content import checking, deltas, packing, tree
 from farmsyncd.edges.content.assembly import Assembler, Base, Cancelled
 from farmsyncd.edges.content.packs import ChunkStore
 from farmsyncd.errors import LocalError, Unavailable
-from tests.versions import TIME, File, LinkTo, Node, Version, grow, look, read_delta, stage, steps, trees
+from tests.versions import TIME, File, LinkTo, Node, Version, grow, look, read_delta, stage, steps, trees, workshop
 
 OLD: dict[bytes, Node] = {
     b"same/one": File(b"one"),
@@ -79,9 +78,9 @@ def modes(path: Path) -> Iterator[int]:
 @settings(max_examples=40)
 @given(trees(), st.integers(1, 2))
 def test_a_first_copy_is_the_published_tree(nodes: dict[bytes, Node], workers: int) -> None:
-    with tempfile.TemporaryDirectory() as directory:
-        version = grow(Path(directory) / "source", nodes)
-        copy = stage(version, Path(directory) / "copy", workers=workers)
+    with workshop() as here:
+        version = grow(here / "source", nodes)
+        copy = stage(version, here / "copy", workers=workers)
         assert look(copy) == look(version.path)
         assert checking.verify(version.manifest, copy, deep=True) == []
 
@@ -91,8 +90,7 @@ def test_a_first_copy_is_the_published_tree(nodes: dict[bytes, Node], workers: i
 def test_any_step_by_chunks_or_by_delta_is_the_published_tree(
     step: tuple[dict[bytes, Node], dict[bytes, Node]], by_delta: bool
 ) -> None:
-    with tempfile.TemporaryDirectory() as directory:
-        here = Path(directory)
+    with workshop() as here:
         before, after = grow(here / "before", step[0]), grow(here / "after", step[1])
         base = Base(before.manifest, stage(before, here / "base"))
         manifest = after.manifest
@@ -124,8 +122,7 @@ class Cut(Exception):
 def test_an_attempt_that_was_cut_short_anywhere_is_taken_up(
     step: tuple[dict[bytes, Node], dict[bytes, Node]], data: st.DataObject
 ) -> None:
-    with tempfile.TemporaryDirectory() as directory:
-        here = Path(directory)
+    with workshop() as here:
         before, after = grow(here / "before", step[0]), grow(here / "after", step[1])
         base = Base(before.manifest, stage(before, here / "base"))
         left = data.draw(st.integers(0, 12), "pieces of work")

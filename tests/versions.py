@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
+import shutil
 import stat
-from collections.abc import Iterable, Mapping
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import attrs
@@ -61,6 +64,18 @@ class Version:
             Chunk(one.digest, one.codec, one.length, bytes(one.packed))
             for one in packing.packed_chunks(scanned, wanted, 1)
         ]
+
+
+@contextlib.contextmanager
+def workshop() -> Iterator[Path]:
+    """A directory for one example, removed with all that is in it, read-only trees too."""
+    here = Path(tempfile.mkdtemp(prefix="farmsync-test-"))
+    try:
+        yield here
+    finally:
+        for directory, _names, _files in os.walk(os.fsencode(here)):
+            os.chmod(directory, 0o700)  # noqa: PTH101 - names are bytes
+        shutil.rmtree(os.fsencode(here))
 
 
 def grow(path: Path, nodes: Tree) -> Version:
