@@ -168,6 +168,7 @@ def spoil(path: Path, data: st.DataObject) -> None:
     spoilt = data.draw(st.booleans(), "spoil")
     if own and spoilt:
         victim = own[data.draw(st.integers(0, len(own) - 1), "victim")]
+        victim.parent.chmod(0o755)
         victim.chmod(0o644)
         content = victim.read_bytes()
         how = data.draw(st.sampled_from(["cut", "zeros", "time", "link", "directory"]), "how")
