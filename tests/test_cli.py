@@ -40,7 +40,7 @@ def test_a_version_is_published_waited_for_reported_and_rolled_back(shell: Shell
     assert first["sent_bytes"] == 3
     shell.ok("wait", "story", "--version", first["version"][:12], "--timeout", "60")
     second = shell.json("publish", "story", shell.site("two", page="new", more="more"), "--in", "3s")
-    assert f"serve version {second['version'][:12]}" in shell.ok(
+    assert f"serves version {second['version'][:12]}" in shell.ok(
         "wait", "story", "--version", second["version"], "--timeout", "90"
     )
     status = shell.json("status")

@@ -38,10 +38,8 @@ def print_report(report: dict[str, Any]) -> None:
     nodes = report["nodes"]
     if nodes:
         bound = max(node["error_bound_ns"] for node in nodes)
-        out.print(
-            f"spread  [bold]{_micro(report['spread_ns'])}[/] between the first and the last of {len(nodes)} nodes, "
-            f"each known to ±{_micro(bound)} or better"
-        )
+        among = f"between the first and the last of {len(nodes)} nodes, each" if len(nodes) > 1 else "with one node,"
+        out.print(f"spread  [bold]{_micro(report['spread_ns'])}[/] {among} known to ±{_micro(bound)} or better")
         made = show.table("NODE", "LATENESS", "BOUND", "REMARK", right=("LATENESS", "BOUND"))
         for node in sorted(nodes, key=lambda node: node["lateness_ns"]):
             made.add_row(

@@ -37,7 +37,9 @@ def command(dataset: str, wanted: str, timeout: str, data: str, as_json: bool) -
     if as_json:
         show.print_json(result)
     else:
-        show.out().print(f"{len(result['nodes'])} nodes serve version {show.version(result['version'])} of {dataset}")
+        count = len(result["nodes"])
+        who = f"{count} nodes serve" if count > 1 else "1 node serves"
+        show.out().print(f"{who} version {show.version(result['version'])} of {dataset}")
 
 
 async def _expect(operator: Operator, dataset: str, version: str) -> None:
