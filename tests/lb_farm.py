@@ -126,7 +126,7 @@ class Balancer:
 
     def __init__(self, daemons: Daemons, *arguments: str) -> None:
         self.daemon: Daemon = daemons.start(
-            "farmsync-lb", "--listen", LOCAL, "--http", LOCAL, *arguments, name="lb", state=False
+            "farmsync-lb", "--listen", LOCAL, "--http", LOCAL, "--check", "none", *arguments, name="lb", state=False
         )
         self.daemon.ready()
         self._port = int(self.daemon.addresses["listen"].rpartition(":")[2])

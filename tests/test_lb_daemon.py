@@ -69,10 +69,10 @@ def test_without_any_node_a_client_is_reset_and_served_again_once_there_is_one(d
             balancer.get("/ready")
         nodes["a"].listen()
         assert balancer.ask("127.0.0.1") == "a"
-        assert balancer.get("/ready") == "1 of 1 nodes take connections\n"
+        assert balancer.get("/ready") == "1 of 1 nodes take new sources\n"
         assert 'farmsync_lb_connections_total{node="a"} 5.0' in balancer.get("/metrics")
-        assert "node a takes no connections" in balancer.daemon.log
-        assert "node a takes connections again" in balancer.daemon.log
+        assert "node a is down: " in balancer.daemon.log
+        assert "node a is ready again" in balancer.daemon.log
 
 
 @pytest.mark.parametrize(

@@ -118,11 +118,15 @@ class Roster:
         return name in self._present or any(node == name for node, _dataset in self._records)
 
     def records(self) -> Iterator[tuple[NodeRecord, bool]]:
-        """All that is known, by name and dataset, and whether the node is connected; who is, is seen now."""
+        """All that is known, by name and dataset, and whether the node is connected.
+
+        Who is, is seen now, as soon as it has told how it stands: until then its record is what it said before.
+        """
         now_ns = self._now_ns()
-        for (name, _dataset), record in sorted(self._records.items()):
-            connected = name in self._present
-            yield (attrs.evolve(record, last_seen_ns=now_ns) if connected else record), connected
+        for (name, dataset), record in sorted(self._records.items()):
+            present = self._present.get(name)
+            told = present is not None and dataset in present.datasets
+            yield (attrs.evolve(record, last_seen_ns=now_ns) if told else record), present is not None
 
     def versions_in_use(self) -> set[tuple[str, str]]:
         """(dataset, version) of all that nodes last said they have active or staged."""

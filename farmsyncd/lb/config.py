@@ -2,32 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
 import attrs
 
-from farmsyncd.edges.config import setting
+from farmsyncd.core import ranges
+from farmsyncd.edges.config import setting, tables
 from farmsyncd.edges.endpointcheck import CLIENT, SERVER
 from farmsyncd.edges.settings import (
     DURATION,
     HOST_PORT,
     INTEGER,
     NAME,
+    NUMBER,
     PATH,
+    TEXT,
     Kind,
     bounded,
+    choice,
     listing,
 )  # fmt: skip
+
+_LAST_STATUS = 599
 
 
 @attrs.frozen
 class NodeAddress:
-    """Where a node's web server takes traffic."""
+    """Where a node's web server takes traffic: a host and a port, or, when ``path`` is not empty, a Unix socket."""
 
     name: str
     host: str
     port: int
+    path: str = ""
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 def _node(value: object) -> NodeAddress:
@@ -36,10 +49,27 @@ def _node(value: object) -> NodeAddress:
     name, equals, address = value.partition("=")
     if not equals:
         raise ValueError("there is no equals sign")
+    if address.startswith("unix:"):
+        return NodeAddress(NAME.read(name), "", 0, str(PATH.read(address.removeprefix("unix:"))))
     return NodeAddress(NAME.read(name), *HOST_PORT.read(address))
 
 
-NODE: Kind[NodeAddress] = Kind('a node\'s name and address, such as "shop-1=10.0.0.5:8080"', _node)
+def _statuses(value: object) -> frozenset[int]:
+    return frozenset(ranges.read(TEXT.read(value), _LAST_STATUS + 1))
+
+
+NODE: Kind[NodeAddress] = Kind('a node\'s name and address, such as "shop-1=10.0.0.5:8080" or "b=unix:/run/b"', _node)
+STATUSES: Kind[frozenset[int]] = Kind('HTTP status codes, such as "200-399"', _statuses)
+
+
+@attrs.frozen
+class NodeConfig:
+    """``[lb.nodes.NAME]``: what is special about one node, whoever tells of it."""
+
+    weight: float = setting(bounded(NUMBER, 0.01, 1000), "it gets so many times the connections", default=1)
+    max_connections: int | None = setting(
+        bounded(INTEGER, 1), "more of them wait; see lb.max-connections", default=None
+    )
 
 
 @attrs.frozen
@@ -61,11 +91,42 @@ class BalancerConfig:
         bounded(DURATION, "10ms"), "for a node to take a connection, before another one is tried", default="2s"
     )
     retry_after_ns: int = setting(
-        bounded(DURATION, "10ms"), "a node that took no connection is given no new source for so long", default="2s"
+        bounded(DURATION, "10ms"), "without checks, a node that is down is tried again after so long", default="10s"
     )
+    forgive_ns: int = setting(
+        bounded(DURATION, "10ms"), "a connection that a node did not take counts half after so long", default="5s"
+    )
+    ramp_up_ns: int = setting(DURATION, "for a node that is new or back to get its whole part", default="30s")
+    max_connections: int | None = setting(bounded(INTEGER, 1), "at each node; more of them wait", default=None)
+    queue: int = setting(bounded(INTEGER, 0), "how many connections may wait for a node", default=1024)
+    queue_timeout_ns: int = setting(
+        bounded(DURATION, "1ms"), "a connection that waited for so long is closed", default="5s"
+    )
+    move_rate: float = setting(
+        bounded(NUMBER, 0.1), "how many sources of nodes that are gone are moved per second", default=1000
+    )
+    share: float | None = setting(
+        bounded(NUMBER, 0.001, 1), "of a node's connections that one source may have there", default=None
+    )
+    prefix_ipv4: int = setting(bounded(INTEGER, 0, 32), "bits of an IPv4 address that make a source", default=32)
+    prefix_ipv6: int = setting(bounded(INTEGER, 0, 128), "bits of an IPv6 address that make a source", default=64)
+    stale_after_ns: int = setting(DURATION, "a node that missed an activation serves on for so long", default="10s")
+    settle_ns: int = setting(
+        DURATION, "a data server that is just back has so long to see its nodes again", default="15s"
+    )
+    admin: Path | None = setting(PATH, "the Unix socket for `farmsync lb`", default=None)
     half_closed_ns: int = setting(
         bounded(DURATION, "1s"), "a connection that one side has ended may be silent for so long", default="5m"
     )
+
+    check: str = setting(choice("tcp", "http", "none"), "how nodes are checked: tcp, http or none", default="tcp")
+    check_path: str = setting(TEXT, "what a check by HTTP asks for", default="/")
+    check_status: frozenset[int] = setting(STATUSES, "the answers to it that are good", default="200-399")
+    check_interval_ns: int = setting(bounded(DURATION, "50ms"), "from one check of a node to the next", default="2s")
+    check_timeout_ns: int = setting(bounded(DURATION, "10ms"), "for a check to end well", default="2s")
+    check_rise: int = setting(bounded(INTEGER, 1), "so many good checks in a row bring a node back", default=2)
+    check_fall: int = setting(bounded(INTEGER, 1), "so many bad ones, or connects, in a row take it down", default=3)
+    nodes: Mapping[str, NodeConfig] = setting(tables(NodeConfig, NAME), "what is special about a node", default={})
 
     def __attrs_post_init__(self) -> None:
         if self.listen.startswith(("ssl:", "tls:")):

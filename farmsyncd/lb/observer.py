@@ -1,7 +1,8 @@
-"""What the data server knows of the farm: which nodes there are, where they serve, and whether it sees them.
+"""What the data server knows of the farm: which nodes there are, where they serve, and what each has active.
 
 The observer is an operator who only asks. While the data server is away, the farm stays as it was known last: that a
-node serves does not depend on the data server.
+node serves does not depend on the data server. When it is back it may have been started anew, and must see its nodes
+again first: for a while nobody is forgotten, and nobody counts as not seen.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from farmsyncd.core.eligibility import Activation, missed
 from farmsyncd.core.messages import Message, Side
 from farmsyncd.core.messages.greeting import PROTOCOL, Hello, No
 from farmsyncd.core.messages.operating import Answer, Status
@@ -23,28 +25,41 @@ from farmsyncd.edges.link import Link, reconnecting
 from farmsyncd.edges.settings import HOST_PORT
 from farmsyncd.errors import PeerError
 from farmsyncd.lb.config import NodeAddress
-from farmsyncd.lb.farm import Farm
+from farmsyncd.lb.dispatcher import Dispatcher
+from farmsyncd.lb.farm import Sighting
 
 PERIOD_S = 1.0
+_RECENT_NS = 600 * 10**9  # a node that the data server saw within this time may well serve
 
 
 class Observer(MultiService):
-    """Asks the data server at ``endpoint`` each second, and tells ``farm``. ``random`` jitters reconnecting."""
+    """Asks the data server at ``endpoint`` each second, and tells ``dispatcher``. ``random`` jitters reconnecting.
+
+    A node that missed an activation is stale after ``stale_after_ns``; ``settle_s`` is how long a data server that is
+    back may take to see its nodes again.
+    """
 
     _log = Logger()
 
     def __init__(
         self,
         endpoint: IStreamClientEndpoint,
-        farm: Farm,
+        dispatcher: Dispatcher,
         me: Hello,
         reactor: Any,
         random: Callable[[], float],
+        *,
+        stale_after_ns: int,
+        settle_s: float,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.connected = False
         """Whether the data server is there."""
-        self._farm = farm
+        self._dispatcher = dispatcher
+        self._reactor = reactor
+        self._stale_after_ns = stale_after_ns
+        self._settle_s = settle_s
+        self._settled_at: float | None = None  # by the reactor's clock; None before the data server first came
         self._link: Link | None = None
         self._asked = False
         self._loop = LoopingCall(self._ask)
@@ -61,6 +76,8 @@ class Observer(MultiService):
         """The data server is there."""
         self.connected = True
         self._link = link
+        now = self._reactor.seconds()
+        self._settled_at = now if self._settled_at is None else now + self._settle_s
         self._log.info("the data server {name} tells of the farm", name=hello.name)
         if not self._loop.running:
             self._loop.start(PERIOD_S)
@@ -70,8 +87,9 @@ class Observer(MultiService):
         match message:
             case Answer(verb="STATUS"):
                 self._asked = False
-                present, away = read_status(message.json)
-                self._farm.observe(present, away)
+                settled = self._settled_at is not None and self._reactor.seconds() >= self._settled_at
+                sightings = read_status(message.json, self._stale_after_ns)
+                self._dispatcher.observe(sightings, settled=settled)
             case No():
                 self._asked = False
                 self._log.warn(
@@ -106,23 +124,43 @@ def me(name: str, release: str) -> Hello:
     return Hello(PROTOCOL, "operator", name, (f"software=farmsync-lb/{release}",))
 
 
-def read_status(answer: bytes) -> tuple[dict[str, NodeAddress], set[str]]:
-    """The nodes that serve: where those are that may get new sources, and the names of those that may not.
+def read_status(answer: bytes, stale_after_ns: int) -> dict[str, Sighting]:
+    """The nodes that serve, and how the data server sees them.
 
-    A node may when the data server sees it and it has data to serve, of one dataset at least. Raises PeerError when
-    ``answer`` is not what STATUS is answered with.
+    A node is seen when it is connected and has data to serve, of one dataset at least. Raises PeerError when ``answer``
+    is not what STATUS is answered with.
     """
-    present: dict[str, NodeAddress] = {}
-    away: set[str] = set()
+    sightings: dict[str, Sighting] = {}
     try:
-        for node in json.loads(answer)["nodes"]:
-            name, serve = node["name"], node.get("serve")
-            if not serve:
-                continue
-            if node.get("connected") and node["active"] is not None:
-                present[name] = NodeAddress(name, *HOST_PORT.read(serve))
-            else:
-                away.add(name)
+        status = json.loads(answer)
+        farm_ns = status["farm_time_ns"]
+        active = {name: _activation(dataset["active"]) for name, dataset in status["datasets"].items()}
+        for node in status["nodes"]:
+            if node.get("serve"):
+                one = _sighting(node, active.get(node["dataset"]), farm_ns, stale_after_ns)
+                sightings[one.address.name] = _together(one, sightings.get(one.address.name))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise PeerError(f"expected the farm's status with its nodes, and {error!r} stands against it") from None
-    return present, away - set(present)
+    return sightings
+
+
+def _activation(active: dict[str, Any] | None) -> Activation | None:
+    return None if active is None else Activation(active["cycle"], active["version"], active["activated_at_ns"])
+
+
+def _sighting(node: dict[str, Any], active: Activation | None, farm_ns: int, stale_after_ns: int) -> Sighting:
+    """What one row says, which is about a node and one dataset."""
+    version, cycle, seen_ns = node["active"], node.get("active_cycle"), node["last_seen_ns"]
+    serves, connected = version is not None, bool(node.get("connected"))
+    late = ""
+    if active and connected and missed(active, cycle, version, seen_ns, farm_ns, stale_after_ns):
+        late = f"it missed cycle {active.cycle} of {node['dataset']}" + (f" and has {cycle}" if cycle else "")
+    address = NodeAddress(node["name"], *HOST_PORT.read(node["serve"]))
+    return Sighting(address, connected and serves, serves and farm_ns - seen_ns < _RECENT_NS, late)
+
+
+def _together(one: Sighting, other: Sighting | None) -> Sighting:
+    """What two rows say of a node that follows several datasets."""
+    if other is None:
+        return one
+    return Sighting(one.address, one.seen or other.seen, one.recent or other.recent, one.missed or other.missed)

@@ -13,7 +13,6 @@ How an end travels::
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import struct
 from collections.abc import Callable
@@ -22,16 +21,15 @@ from typing import Any
 import attrs
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint
-from twisted.internet.interfaces import IAddress, IDelayedCall, IHalfCloseableProtocol, IStreamClientEndpoint
+from twisted.internet.interfaces import IAddress, IDelayedCall, IHalfCloseableProtocol
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from farmsyncd.core.affinity import source_of
-from farmsyncd.lb.config import NodeAddress
-from farmsyncd.lb.farm import Farm, Seat
+from farmsyncd.lb.dispatcher import Dispatcher, Request
+from farmsyncd.lb.endpoints import endpoint_of
+from farmsyncd.lb.seating import Seat
 
 _RESET, _ORDERLY = struct.pack("ii", 1, 0), struct.pack("ii", 0, 0)  # what closing a socket means: SO_LINGER
 _UNKNOWN_SOURCE = b"?"  # a Unix socket's clients have no address: they count as one
@@ -124,11 +122,12 @@ class Relay:
     _log = Logger()
 
     def __init__(
-        self, farm: Farm, source: bytes, reactor: Any, patience: Patience, ended: Callable[[Relay], None]
+        self, dispatcher: Dispatcher, source: bytes, reactor: Any, patience: Patience, ended: Callable[[Relay], None]
     ) -> None:
         self.front = Front(self)
-        self._farm = farm
+        self._dispatcher = dispatcher
         self._source = source
+        self._request: Request | None = None
         self._reactor = reactor
         self._patience = patience
         self._ended = ended
@@ -142,7 +141,10 @@ class Relay:
 
     def seek(self) -> None:
         """Ask the next node to take the connection."""
-        seat = self._seat = self._farm.seat(self._source, self._tried)
+        self._request = self._dispatcher.request(self._source, self._decided, self._tried)
+
+    def _decided(self, seat: Seat | None) -> None:
+        self._seat = seat
         if seat is None:
             self._log.warn(
                 "no node takes a client's connection; tried {tried}", tried=", ".join(sorted(self._tried)) or "none"
@@ -156,6 +158,8 @@ class Relay:
     def abort(self) -> None:
         """Reset both sides."""
         self._broken = True
+        if self._request is not None:
+            self._request.cancel()
         if self._attempt is not None:
             self._attempt.cancel()
         for leg in self._legs():
@@ -198,7 +202,7 @@ class Relay:
     def _connected(self, back: Any) -> None:
         self._attempt = None
         assert self._seat is not None
-        self._farm.connected(self._seat)
+        self._dispatcher.connected(self._seat)
         self._back = back
         if self._broken or self.front.gone:
             self.abort()
@@ -213,11 +217,11 @@ class Relay:
         seat, self._seat = self._seat, None
         assert seat is not None
         if self._broken:
-            self._farm.leave(seat)
+            self._dispatcher.leave(seat)
             self._finish()
             return
         self._tried.add(seat.node.address.name)
-        self._farm.refused(seat, failure.getErrorMessage())
+        self._dispatcher.refused(seat, failure.getErrorMessage())
         self.seek()
 
     def _silent(self) -> None:
@@ -233,7 +237,7 @@ class Relay:
             self._silence.cancel()
             self._silence = None
         if self._seat is not None:
-            self._farm.leave(self._seat)
+            self._dispatcher.leave(self._seat)
         self._ended(self)
 
     def _legs(self) -> list[Leg]:
@@ -248,8 +252,11 @@ class RelayFactory(Factory):
 
     noisy = False
 
-    def __init__(self, farm: Farm, reactor: Any, patience: Patience) -> None:
-        self._farm = farm
+    def __init__(
+        self, dispatcher: Dispatcher, source_of: Callable[[str], bytes], reactor: Any, patience: Patience
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._source_of = source_of
         self._reactor = reactor
         self._patience = patience
         self._open: set[Relay] = set()
@@ -262,8 +269,8 @@ class RelayFactory(Factory):
     def buildProtocol(self, addr: IAddress | None) -> Front:  # noqa: N802 - IProtocolFactory
         """The client's side of a new relay."""
         known = isinstance(addr, (IPv4Address, IPv6Address))
-        source = source_of(addr.host) if known else _UNKNOWN_SOURCE  # type: ignore[union-attr]
-        relay = Relay(self._farm, source, self._reactor, self._patience, self._closed)
+        source = self._source_of(addr.host) if known else _UNKNOWN_SOURCE  # type: ignore[union-attr]
+        relay = Relay(self._dispatcher, source, self._reactor, self._patience, self._closed)
         self._open.add(relay)
         return relay.front
 
@@ -283,13 +290,3 @@ class RelayFactory(Factory):
         if self._all_gone is not None and not self._open:
             gone, self._all_gone = self._all_gone, None
             gone.callback(None)
-
-
-def endpoint_of(reactor: Any, address: NodeAddress, timeout: float) -> IStreamClientEndpoint:
-    """Where to connect to for ``address``; a name is looked up each time, an address never."""
-    try:
-        version = ipaddress.ip_address(address.host.partition("%")[0]).version
-    except ValueError:
-        return HostnameEndpoint(reactor, address.host, address.port, timeout)
-    kind = TCP4ClientEndpoint if version == 4 else TCP6ClientEndpoint
-    return kind(reactor, address.host, address.port, timeout)

@@ -9,16 +9,15 @@ from typing import Any
 
 from twisted.application.service import IService, MultiService, Service
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import clientFromString, serverFromString
+from twisted.internet.endpoints import serverFromString
 
 from farmsyncd.core import words
-from farmsyncd.core.affinity import Affinity
 from farmsyncd.edges.httpside import HttpSide
 from farmsyncd.edges.listening import AddressBook, Listener
 from farmsyncd.edges.release import RELEASE
 from farmsyncd.lb.config import BalancerConfig
-from farmsyncd.lb.farm import Farm
-from farmsyncd.lb.observer import Observer, me
+from farmsyncd.lb.deciding import Waiting, checks_of, deciding, observer_of
+from farmsyncd.lb.observer import me
 from farmsyncd.lb.options import Options
 from farmsyncd.lb.relay import Patience, RelayFactory
 from farmsyncd.lb.web import Figures
@@ -41,21 +40,16 @@ class _Clients(Service):
 def build(config: BalancerConfig, reactor: Any) -> MultiService:
     """A balancer as a service, on ``reactor``."""
     services = MultiService()
-    farm = Farm(
-        config.node,
-        Affinity(config.sources, config.remember_ns),
-        time.monotonic_ns,
-        random.random,
-        config.retry_after_ns,
-    )
+    mind = deciding(config, reactor, time.monotonic_ns, random.random)
     patience = Patience(config.connect_timeout_ns / 1e9, config.half_closed_ns / 1e9)
-    clients = RelayFactory(farm, reactor, patience)
-    observer = None
-    if config.data is not None:
-        endpoint = clientFromString(reactor, config.data)
-        observer = Observer(endpoint, farm, me(_name(), RELEASE), reactor, random.random)
-        observer.setServiceParent(services)  # type: ignore[no-untyped-call]
-    figures = Figures(farm, clients, None if observer is None else lambda: observer.connected)
+    clients = RelayFactory(mind.dispatcher, mind.source_of, reactor, patience)
+    observer = observer_of(config, mind.dispatcher, me(_name(), RELEASE), reactor, random.random)
+    checks = checks_of(config, mind.dispatcher, time.monotonic_ns, reactor, random.random)
+    for service in (Waiting(mind.dispatcher), observer, checks):
+        if service is not None:
+            service.setServiceParent(services)  # type: ignore[no-untyped-call]
+    seen = None if observer is None else lambda: observer.connected
+    figures = Figures(mind.dispatcher, mind.affinity, clients, seen, time.monotonic_ns)
     _Clients(clients).setServiceParent(services)  # type: ignore[no-untyped-call]
     listen = _listener("clients", config.listen, clients, reactor)
     listeners = {"listen": listen}
