@@ -71,9 +71,8 @@ def command(dataset: str, path: Path, when: When, dry_run: bool, data: str, as_j
         show.print_json({**accepted_json(answer), **sizes})
     else:
         print_accepted(answer, as_json=False)
-        show.out().print(
-            f"{sent.files} files, {show.size(sent.total_bytes)}; {show.size(sent.sent_bytes)} were new to the data server"
-        )
+        new = show.size(sent.sent_bytes)
+        show.out().print(f"{sent.files} files, {show.size(sent.total_bytes)}; {new} were new to the data server")
 
 
 async def _read(path: Path, bars: Progress) -> Scanned:
