@@ -1,4 +1,4 @@
-"""What farmsync promises is tested: each claim has tests that bear its name, each invariant tests that the docs name."""
+"""What farmsync promises is tested: each claim by tests that bear its name, each invariant by those that docs name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ INVARIANTS = [f"I-{number}" for number in range(1, 10)]
 
 
 @cache
-def tests() -> frozenset[str]:
+def known_tests() -> frozenset[str]:
     """The names of all tests, from the syntax trees of their files."""
     found = set()
     for path in TESTS.glob("test_*.py"):
@@ -35,11 +35,11 @@ def invariants() -> dict[str, tuple[str, list[str]]]:
 
 @pytest.mark.parametrize("claim", CLAIMS)
 def test_each_claim_has_a_test_of_its_name(claim: str) -> None:
-    assert [name for name in tests() if name.startswith(f"test_claim_{claim}_")]
+    assert [name for name in known_tests() if name.startswith(f"test_claim_{claim}_")]
 
 
 def test_no_test_bears_the_name_of_a_claim_that_there_is_not() -> None:
-    named = {match[1] for name in tests() if (match := re.match(r"test_claim_(s\d+_\d+)", name))}
+    named = {match[1] for name in known_tests() if (match := re.match(r"test_claim_(s\d+_\d+)", name))}
     assert named <= {*CLAIMS, "s1_15", *(f"s2_{number:02}" for number in range(1, 7))}
 
 
@@ -52,4 +52,4 @@ def test_each_invariant_names_tests_that_are_there(invariant: str) -> None:
     words, named = invariants()[invariant]
     assert words.endswith(".")
     assert named
-    assert set(named) <= tests()
+    assert set(named) <= known_tests()
