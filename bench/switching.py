@@ -8,7 +8,6 @@ time from those who are measured.
 
 from __future__ import annotations
 
-import os
 import time
 
 from bench import helper
@@ -26,30 +25,31 @@ def now_ns() -> int:
 
 def watch(cache: ActiveCache, at_ns: int, pause: float) -> tuple[int, int]:
     """The two instants between which the version changed. Raises RuntimeError if it does not."""
-    with cache.snapshot() as snap:
-        old = snap.version
-    while (left := at_ns - AHEAD_NS - now_ns()) > 0:
-        time.sleep(min(left / 1e9, 0.05))
-        with cache.snapshot():
-            pass  # stay warm
-    before = now_ns()
+    before, old, _ = look(cache)
     while True:
-        asked = now_ns()
-        with cache.snapshot() as snap:
-            version = snap.version
-        told = now_ns()
+        left = at_ns - AHEAD_NS - now_ns()
+        if left > 0:
+            time.sleep(min(left / 1e9, 0.05))  # but stay warm
+        elif pause:
+            time.sleep(pause)
+        asked, version, told = look(cache)
         if version != old:
             return before, told
-        before = asked
         if told > at_ns + PATIENCE_NS:
             raise RuntimeError(f"expected another version than {old} by now")
-        if pause:
-            time.sleep(pause)
+        before = asked
+
+
+def look(cache: ActiveCache) -> tuple[int, str, int]:
+    """The active version, between the two instants around asking for it."""
+    asked = now_ns()
+    with cache.snapshot() as snap:
+        version = snap.version
+    return asked, version, now_ns()
 
 
 def main() -> None:
     """Watch each flip that is announced."""
-    os.nice(10)
     cache = ActiveCache(helper.settings())
     for at_ns, sharp in helper.orders():
         helper.say(watch(cache, at_ns, 0.0 if sharp else 0.001))
