@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
@@ -13,6 +14,7 @@ from farmsyncd.edges.config import setting, tables
 from farmsyncd.edges.endpointcheck import CLIENT, SERVER
 from farmsyncd.edges.settings import (
     DURATION,
+    FLAG,
     HOST_PORT,
     INTEGER,
     NAME,
@@ -26,6 +28,8 @@ from farmsyncd.edges.settings import (
 )  # fmt: skip
 
 _LAST_STATUS = 599
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+_PRIVATE = ["127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "::1/128", "fc00::/7", "fe80::/10"]
 
 
 @attrs.frozen
@@ -54,11 +58,16 @@ def _node(value: object) -> NodeAddress:
     return NodeAddress(NAME.read(name), *HOST_PORT.read(address))
 
 
+def _network(value: object) -> Network:
+    return ipaddress.ip_network(TEXT.read(value))
+
+
 def _statuses(value: object) -> frozenset[int]:
     return frozenset(ranges.read(TEXT.read(value), _LAST_STATUS + 1))
 
 
 NODE: Kind[NodeAddress] = Kind('a node\'s name and address, such as "shop-1=10.0.0.5:8080" or "b=unix:/run/b"', _node)
+NETWORK: Kind[Network] = Kind('a network, such as "10.0.0.0/8" or "2001:db8::5"', _network)
 STATUSES: Kind[frozenset[int]] = Kind('HTTP status codes, such as "200-399"', _statuses)
 
 
@@ -69,6 +78,9 @@ class NodeConfig:
     weight: float = setting(bounded(NUMBER, 0.01, 1000), "it gets so many times the connections", default=1)
     max_connections: int | None = setting(
         bounded(INTEGER, 1), "more of them wait; see lb.max-connections", default=None
+    )
+    send_proxy: str | None = setting(
+        choice("none", "v1", "v2"), "which PROXY header it is sent; see lb.send-proxy", default=None
     )
 
 
@@ -115,8 +127,20 @@ class BalancerConfig:
         DURATION, "a data server that is just back has so long to see its nodes again", default="15s"
     )
     admin: Path | None = setting(PATH, "the Unix socket for `farmsync lb`", default=None)
+    idle_ns: int = setting(
+        bounded(DURATION, "1s"), "a connection on which nothing is said for so long is reset", default="1h"
+    )
     half_closed_ns: int = setting(
         bounded(DURATION, "1s"), "a connection that one side has ended may be silent for so long", default="5m"
+    )
+    send_proxy: str = setting(
+        choice("none", "v1", "v2"), "which PROXY header tells nodes who the client is: none, v1 or v2", default="none"
+    )
+    accept_proxy: bool = setting(
+        FLAG, "each connection begins with a PROXY header, from a balancer in front", default=False
+    )
+    proxy_from: tuple[Network, ...] = setting(
+        listing(NETWORK), "a network that PROXY headers are accepted from", default=_PRIVATE
     )
 
     check: str = setting(choice("tcp", "http", "none"), "how nodes are checked: tcp, http or none", default="tcp")

@@ -37,7 +37,10 @@ class Greeting:
                 pass
         except BlockingIOError:
             return
-        except (OSError, PeerError):
+        except PeerError as error:
+            self._refuse(str(error))
+            return
+        except OSError:
             self._relay.abort()
             return
         self.cancel()
@@ -49,18 +52,24 @@ class Greeting:
 
     def expire(self) -> None:
         """It takes too long."""
-        self._relay.abort()
+        self._refuse(f"expected a header with the client's address, found {len(self._buffer)} bytes and silence")
 
     def cancel(self) -> None:
         """The client is gone, or all is read."""
         self._relay.common.greeting.end(self)
 
+    def _refuse(self, why: str) -> None:
+        self._prologue.refused(self._relay.client, why)
+        self._relay.abort()
+
     def _read(self) -> Accepted | None:
         data = self._relay.front.sock.recv(LONGEST, socket.MSG_DONTWAIT)
         if not data:
+            if not self._buffer:  # somebody looked whether anybody is here
+                raise ConnectionAbortedError
             raise PeerError("expected a header with the client's address, found the end")
         self._buffer += data
-        accepted = self._prologue.read(self._buffer)
+        accepted = self._prologue.read(self._buffer, self._relay.client)
         if accepted is None and len(self._buffer) >= LONGEST:
             raise PeerError(f"expected a header with the client's address in the first {LONGEST} bytes, found none")
         return accepted

@@ -14,9 +14,10 @@ LONGEST = 4096
 
 @attrs.frozen
 class Accepted:
-    """A header was read: who the client is (None: whoever is connected), and what came after the header."""
+    """A header was read: who the client is and what it connected to (None: as the socket says), and what follows."""
 
     client: Address | None
+    server: Address | None
     rest: bytes
 
 
@@ -26,8 +27,14 @@ class Prologue(Protocol):
     expects: bool
     """Whether each connection begins with a header."""
 
-    def read(self, buffer: bytes) -> Accepted | None:
-        """The header at the start of ``buffer``; None when more is needed. Raises PeerError when it is none."""
+    def read(self, buffer: bytes, peer: Address) -> Accepted | None:
+        """The header at the start of ``buffer``, which came from ``peer``; None when more is needed.
 
-    def header(self, client: Address, server: Address) -> bytes:
-        """What the node is told first of a connection that ``client`` made to ``server``; may be nothing."""
+        Raises PeerError when it is none, or when ``peer`` may not send one.
+        """
+
+    def refused(self, peer: Address, why: str) -> None:
+        """A connection is reset because of what it began with."""
+
+    def header(self, client: Address, server: Address, node: str) -> bytes:
+        """What ``node`` is told first of a connection that ``client`` made to ``server``; may be nothing."""

@@ -33,12 +33,16 @@ class Step(Protocol):
 class Relay:
     """One client's connection, and the one to its node."""
 
-    __slots__ = ("_breaking", "_tried", "back", "client", "common", "ended", "front", "seat", "step", "touched_ns")
+    __slots__ = (
+        "_breaking", "_tried", "back", "client", "common", "ended", "front", "seat", "server", "step", "touched_ns",
+    )  # fmt: skip
 
     def __init__(self, common: Common, sock: socket.SocketType, client: Address) -> None:
         self.common = common
         self.client = client
         """The client's address, as accept(2) gave it or as a balancer in front said."""
+        self.server: Address | None = None
+        """What the client connected to, if a balancer in front said so."""
         self.front = Leg(self, sock, 0)
         self.back: Leg | None = None
         self.seat: Any = None
@@ -61,6 +65,7 @@ class Relay:
         """The balancer in front has said who the client is."""
         if accepted.client is not None:
             self.client = accepted.client
+        self.server = accepted.server
         self.front.say_first(accepted.rest)
         self.seek()
 
@@ -115,8 +120,10 @@ class Relay:
         front.other, back.other = back, front
         common.events.handlers[back.fd] = back
         if common.prologue is not None:
-            header = common.prologue.header(self.client, front.sock.getsockname())
-            front.say_first(header + front.rest)
+            server = self.server if self.server is not None else front.sock.getsockname()
+            header = common.prologue.header(self.client, server, self.seat.node.address.name)
+            if header:
+                front.say_first(header + front.rest)
         front.pump()
         if not self.ended:
             front.watch()
