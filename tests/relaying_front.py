@@ -50,8 +50,11 @@ class PlainDispatcher:
     refusals: list[str] = attrs.Factory(list)
     barren: int = 0
 
-    def request(  # noqa: ARG002 - it is all one
-        self, source: bytes, decided: Callable[[Any | None], None], tried: Collection[str] = ()
+    def request(
+        self,
+        source: bytes,  # noqa: ARG002 - it is all one
+        decided: Callable[[Any | None], None],
+        tried: Collection[str] = (),
     ) -> NoWait:
         """The first that was not tried."""
         for node in self.nodes:

@@ -2,6 +2,7 @@
 
 ==============  =========================================================================================
 ``front``       accepts on one listening socket, and knows all connections that came by it
+``fronts``      makes them, and ends them all
 ``relay``       one client from its acceptance to its end: a node is sought, tried, replaced, and given back
 ``attempt``     a connection to a node while it is being made
 ``greeting``    what a balancer in front says first about the client, read before a node is sought
