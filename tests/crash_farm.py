@@ -162,6 +162,11 @@ class Mortal:
         shop = self.shop()
         return shop["state"] == "staged" and version in shop["versions"]
 
+    def has_complete(self, dataset: str, version: str) -> bool:
+        """Whether it says that it has all of a version of any dataset."""
+        status = self._ask(self.node.status) or {"datasets": {}}
+        return version in status["datasets"].get(dataset, {"versions": []})["versions"]
+
     def revive(self) -> None:
         """Start it again as it was, and count nothing; harmless while it runs."""
         self.fuse.disarm()
@@ -176,13 +181,12 @@ class Mortal:
 
     def is_tidy(self) -> bool:
         """Nothing half-done is left: no rubbish, nothing on its way in, no unfinished file, no stray manifest."""
-        left = {name: os.listdir(self.cache / name) for name in ("trash", "staging", "versions", "manifests")}
-        return (
-            not left["trash"]
-            and not left["staging"]
-            and sorted(left["versions"]) == sorted(left["manifests"])
-            and not list(self.cache.glob("*.new"))
-        )
+        left = {name: sorted(os.listdir(self.cache / name)) for name in ("trash", "staging", "versions", "manifests")}
+        assert not left["trash"], left
+        assert not left["staging"], left
+        assert left["versions"] == left["manifests"], left
+        assert not list(self.cache.glob("*.new")), list(self.cache.glob("*.new"))
+        return True
 
 
 class Broken(BaseException):
@@ -219,10 +223,10 @@ class MortalFarm(Farm):
             self.versions.add(version, files)
             return operator.ask(Publish(dataset, version, when), AcceptedMessage)
 
-    def again(self, version: str, when: str) -> AcceptedMessage:
+    def again(self, version: str, when: str, dataset: str = SHOP) -> AcceptedMessage:
         """Publish a version that the data server has, at another time."""
         with Caller(self.address) as operator:
-            return operator.ask(Publish(SHOP, version, when), AcceptedMessage)
+            return operator.ask(Publish(dataset, version, when), AcceptedMessage)
 
     def course(self, dataset: str = SHOP) -> dict[str, Any]:
         """What the data server's status says of a dataset."""

@@ -186,7 +186,9 @@ class _Fetch:
             if not await self._resumed() and not await self._stepped():
                 await self._begun()
             await self._completed()
-        except (Cut, LocalError):
+        except (Cut, LocalError) as error:
+            if isinstance(error, Cut):
+                await self.feeder.drained()  # what came before the cut need not come again
             if self.feeder.fault is not None:  # the reason why the connection was cut from this side
                 self.feeder.fault.raiseException()
             raise
