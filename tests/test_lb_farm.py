@@ -1,254 +1,263 @@
 from __future__ import annotations
 
-import json
+from typing import cast
 
 import pytest
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from farmsyncd.core.affinity import Affinity
-from farmsyncd.errors import PeerError
-from farmsyncd.lb.config import NodeAddress
-from farmsyncd.lb.farm import DOWN_AFTER, Farm, NodeState, Seat
-from farmsyncd.lb.observer import read_status
+from farmsyncd.core.eligibility import Order, State
+from farmsyncd.lb.config import NodeAddress, NodeConfig
+from farmsyncd.lb.farm import Sighting
 from farmsyncd.lb.web import Figures
+from tests.lb_scene import SECOND, Scene, address, names, sighted
 
-A, B, C = (NodeAddress(name, "10.0.0.1", port) for port, name in enumerate("abc", 8000))
-RETRY = 1000
-VERSION = "a" * 40
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_ns = 0
-
-    def __call__(self) -> int:
-        return self.now_ns
-
-
-def _farm(*fixed: NodeAddress, clock: Clock | None = None) -> Farm:
-    return Farm(fixed, Affinity(100, 10**9), clock or Clock(), lambda: 0.0, RETRY)
-
-
-def _go(farm: Farm, source: bytes, tried: tuple[str, ...] = ()) -> Seat:
-    seat = farm.seat(source, tried)
-    assert seat is not None
-    return seat
-
-
-def _names(*seats: Seat) -> str:
-    return "".join(seat.node.address.name for seat in seats)
-
-
-def test_new_sources_spread_and_known_ones_come_back() -> None:
-    farm = _farm(A, B, C)
-    first = [_go(farm, b"%d" % number) for number in range(6)]
-    assert sorted(_names(*first)) == list("aabbcc")
-    for seat in first[1:]:
-        farm.leave(seat)
-    again = [_go(farm, b"%d" % number) for number in range(6)]
-    assert _names(*again) == _names(*first)
-
-
-def test_without_a_node_nobody_is_seated() -> None:
-    assert _farm().seat(b"s") is None
-    farm = _farm(A)
-    assert farm.seat(b"s", {"a"}) is None
-
-
-def test_a_node_that_takes_no_connection_is_left_at_once_and_its_source_stays_where_it_went() -> None:
-    clock = Clock()
-    farm = _farm(A, B, clock=clock)
-    seat = _go(farm, b"s")
-    assert _names(seat) == "a"
-    farm.refused(seat, "connection refused")
-    moved = _go(farm, b"s", ("a",))
-    farm.connected(moved)
-    assert _names(moved) == "b"
-    farm.leave(moved)
-    clock.now_ns = 10 * RETRY
-    assert _names(_go(farm, b"s")) == "b", "back at the first node, its cache would be old"
-
-
-def test_a_node_that_failed_once_gets_no_new_sources_for_a_while_and_keeps_its_own() -> None:
-    clock = Clock()
-    farm = _farm(A, B, clock=clock)
-    farm.connected(_go(farm, b"s"))
-    farm.refused(_go(farm, b"s"), "connection refused")
-    farm.connected(_go(farm, b"s", ("a",)))  # s moves; but t ...
-    assert farm.state(farm.nodes["a"]) is NodeState.FAILING
-    assert _names(_go(farm, b"t"), _go(farm, b"u")) == "bb"
-    clock.now_ns = RETRY
-    assert farm.state(farm.nodes["a"]) is NodeState.READY
-    assert _names(_go(farm, b"v")) == "a"
-
-
-def test_a_node_is_down_after_a_few_failures_and_back_after_one_success() -> None:
-    clock = Clock()
-    farm = _farm(A, B, clock=clock)
-    sources = [b"%d" % number for number in range(2 * DOWN_AFTER + 2)]
-    home = {source: _names(_go(farm, source)) for source in sources}
-    mine = [source for source in sources if home[source] == "a"]
-    for source in mine[:DOWN_AFTER]:
-        seat = _go(farm, source)
-        assert _names(seat) == "a", "its own sources still try it"
-        farm.refused(seat, "timed out")
-    assert farm.state(farm.nodes["a"]) is NodeState.DOWN
-    assert _names(_go(farm, mine[-1])) == "b", "now they do not wait any more"
-    clock.now_ns = RETRY
-    back = _go(farm, b"new")
-    assert _names(back) == "a", "it is tried again after a while"
-    farm.connected(back)
-    assert farm.state(farm.nodes["a"]) is NodeState.READY
-    assert farm.nodes["a"].failures_in_row == 0
-
-
-def test_the_last_node_is_never_taken_away() -> None:
-    farm = _farm(A)
-    for _ in range(2 * DOWN_AFTER):
-        farm.refused(_go(farm, b"s"), "connection refused")
-    assert _names(_go(farm, b"s"), _go(farm, b"t")) == "aa"
-    both = _farm(A, B)
-    for name in "ab":
-        other = {"a": ("b",), "b": ("a",)}[name]
-        for _ in range(DOWN_AFTER):
-            both.refused(_go(both, b"s", other), "connection refused")
-    assert both.seat(b"t") is not None
+RAMP = 30 * SECOND
 
 
 def test_what_the_data_server_says_becomes_the_farm() -> None:
-    farm = _farm(A)
-    farm.observe({"b": B, "c": C}, set())
-    assert list(farm.nodes) == ["a", "b", "c"]
-    seats = [_go(farm, b"%d" % number) for number in range(3)]
-    farm.observe({"c": C}, {"b"})
-    assert farm.state(farm.nodes["b"]) is NodeState.DRAINING
-    mine = next(seat.stay.source for seat in seats if seat.node is farm.nodes["b"])
-    assert _names(_go(farm, mine)) == "b", "a node that the data server does not see may well serve"
-    assert "b" not in _names(*[_go(farm, b"new-%d" % number) for number in range(4)])
-    farm.observe({"b": B, "c": C}, set())
-    assert farm.state(farm.nodes["b"]) is NodeState.READY
-    farm.observe({"c": C}, set())
-    assert list(farm.nodes) == ["a", "c"]
-    assert _names(_go(farm, mine)) in {"a", "c"}
+    scene = Scene("a")
+    scene.dispatcher.observe(sighted("bc"))
+    assert list(scene.farm.nodes) == ["a", "b", "c"]
+    seats = [scene.come(b"%d" % number) for number in range(3)]
+    assert names(*seats) == "abc"
+    scene.dispatcher.observe(sighted("c") | sighted("b", seen=False))
+    assert scene.states() == {"a": State.READY, "b": State.DRAINING, "c": State.READY}
+    assert scene.visit(b"1") == "b", "a node that the data server does not see may well serve"
+    assert "b" not in [scene.visit(b"new %d" % number) for number in range(4)]
+    scene.dispatcher.observe(sighted("bc"))
+    assert scene.states()["b"] is State.READY
+    scene.dispatcher.observe(sighted("c"))
+    assert list(scene.farm.nodes) == ["a", "c"]
+    assert scene.visit(b"1") in {"a", "c"}
     for seat in seats:
-        farm.leave(seat)  # also of the node that is no part of the farm any more
+        scene.dispatcher.leave(seat)  # also of the node that is no part of the farm any more
 
 
 def test_a_node_that_moves_is_followed_and_a_fixed_one_is_not() -> None:
     moved = NodeAddress("b", "10.0.0.9", 1)
-    farm = _farm(A)
-    farm.observe({"b": B}, set())
-    farm.observe({"a": NodeAddress("a", "10.0.0.9", 1), "b": moved}, set())
-    assert [node.address for node in farm.nodes.values()] == [A, moved]
+    scene = Scene("a")
+    scene.dispatcher.observe(sighted("b"))
+    scene.fail("b", 3, others="a")
+    assert scene.states()["b"] is State.DOWN
+    scene.dispatcher.observe({"a": Sighting(NodeAddress("a", "10.0.0.9", 1)), "b": Sighting(moved)})
+    assert [node.address for node in scene.farm.nodes.values()] == [address("a"), moved]
+    assert scene.states()["b"] is State.READY, "what failed was at another address"
 
 
-def test_the_status_of_the_data_server_is_read() -> None:
-    rows = [
-        ("a", "shop", True, "10.0.0.1:8000", VERSION),
-        ("a", "news", True, "10.0.0.1:8000", None),  # it has something to serve
-        ("b", "shop", False, "10.0.0.1:8001", VERSION),
-        ("c", "shop", True, "10.0.0.1:8002", None),  # it has nothing yet
-        ("quiet", "shop", True, None, VERSION),
-    ]
-    keys = ("name", "dataset", "connected", "serve", "active")
-    answer = {"nodes": [dict(zip(keys, row, strict=True)) for row in rows]}
-    assert read_status(json.dumps(answer).encode()) == ({"a": A}, {"b", "c"})
+def test_a_node_that_was_not_seen_for_long_is_not_taken_into_the_farm() -> None:
+    scene = Scene()
+    scene.dispatcher.observe(sighted("a", seen=False, recent=False) | sighted("b", seen=False))
+    assert scene.states() == {"b": State.DRAINING}
+    scene.dispatcher.observe(sighted("b", seen=False, recent=False))
+    assert scene.states() == {"b": State.DRAINING}, "who is in stays in, as long as the data server knows it"
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        b"",
-        b"[]",
-        b'{"nodes": [{}]}',
-        b'{"nodes": 3}',
-        b'{"nodes": [{"name": "a", "connected": true, "active": "v", "serve": "x"}]}',
-    ],
-)
-def test_an_answer_that_is_no_status_is_the_peers_fault(answer: bytes) -> None:
-    with pytest.raises(PeerError, match="expected the farm's status"):
-        read_status(answer)
+def test_a_data_server_that_is_just_back_takes_nobody_away() -> None:
+    scene = Scene()
+    scene.dispatcher.observe(sighted("ab"))
+    home = scene.visit(b"s")
+    scene.dispatcher.observe(sighted("b", seen=False) | sighted("c"), settled=False)
+    assert scene.states() == {"a": State.READY, "b": State.READY, "c": State.READY}
+    assert scene.visit(b"s") == home
+    scene.dispatcher.observe(sighted("c"), settled=True)
+    assert scene.states() == {"c": State.READY}
+    assert scene.visit(b"s") == "c"
+
+
+def test_a_stale_nodes_sources_move_and_do_not_come_back() -> None:
+    scene = Scene()
+    scene.dispatcher.observe(sighted("ab"))
+    assert scene.visit(b"s") == "a"
+    scene.dispatcher.observe(sighted("b") | sighted("a", missed="it missed cycle 2 of shop"))
+    assert scene.states()["a"] is State.STALE
+    assert scene.node("a").reason == "it missed cycle 2 of shop"
+    assert scene.visit(b"s") == "b"
+    scene.dispatcher.observe(sighted("ab"))
+    assert scene.visit(b"s") == "b"
+
+
+def test_when_all_are_stale_nobody_is_moved() -> None:
+    scene = Scene()
+    scene.dispatcher.observe(sighted("ab"))
+    homes = {source: scene.visit(source) for source in (b"1", b"2", b"3")}
+    scene.dispatcher.observe(sighted("ab", missed="cycle 2 of shop"))
+    assert {source: scene.visit(source) for source in homes} == homes
+    assert scene.farm.serving is State.STALE
+    assert scene.seat(b"new") is not None
+
+
+def test_a_fixed_node_is_not_stale_any_more_once_the_data_server_does_not_know_it() -> None:
+    scene = Scene("ab")
+    scene.dispatcher.observe(sighted("a", missed="cycle 2 of shop"))
+    assert scene.states()["a"] is State.STALE
+    scene.dispatcher.observe({})
+    assert scene.states()["a"] is State.READY
+
+
+def test_the_operator_drains_takes_out_and_brings_back() -> None:
+    scene = Scene("ab")
+    assert scene.visit(b"s") == "a"
+    scene.dispatcher.command("a", Order.DRAIN)
+    assert scene.states()["a"] is State.DRAINING
+    assert scene.node("a").reason == "the operator said so"
+    assert scene.visit(b"s") == "a"
+    assert scene.visit(b"t") == "b"
+    scene.dispatcher.command("a", Order.MAINT)
+    assert scene.visit(b"s") == "b"
+    scene.dispatcher.command("a", Order.READY)
+    assert scene.states()["a"] is State.READY
+    assert scene.visit(b"s") == "b"
+
+
+def test_an_order_outlives_a_nodes_absence() -> None:
+    scene = Scene()
+    scene.dispatcher.observe(sighted("ab"))
+    scene.dispatcher.command("a", Order.MAINT)
+    scene.dispatcher.command("c", Order.DRAIN)
+    assert scene.farm.orders == {"a": Order.MAINT, "c": Order.DRAIN}
+    scene.dispatcher.observe(sighted("b"))
+    scene.dispatcher.observe(sighted("abc"))
+    assert scene.states() == {"a": State.MAINTENANCE, "b": State.READY, "c": State.DRAINING}
+    scene.dispatcher.command("a", Order.READY)
+    assert scene.farm.orders == {"c": Order.DRAIN}
+
+
+def test_nothing_is_sent_to_a_node_in_maintenance_whatever_happens() -> None:
+    scene = Scene("a")
+    scene.dispatcher.command("a", Order.MAINT)
+    assert scene.seat(b"s") is None
+    assert scene.farm.serving is None
+
+
+def test_checks_take_nodes_down_and_bring_them_back() -> None:
+    scene = Scene("ab", check="tcp")
+    homes = {source: scene.visit(source) for source in (b"1", b"2")}
+    for _ in range(3):
+        scene.dispatcher.checked("a", False, "a check was refused")
+    assert scene.states()["a"] is State.DOWN
+    assert scene.node("a").reason == "a check was refused"
+    assert {scene.visit(source) for source in homes} == {"b"}
+    for _ in range(2):
+        scene.dispatcher.checked("a", True)
+    assert scene.states()["a"] is State.READY
+    scene.dispatcher.checked("nobody", False)
+
+
+def test_a_farm_all_of_whose_checks_fail_is_served_as_if_all_were_up() -> None:
+    scene = Scene("abc", check="tcp", random=iter([0.0, 0.5, 0.9] * 9).__next__)
+    homes = {source: scene.visit(source) for source in (b"1", b"2", b"3")}
+    for _ in range(3):
+        for name in "abc":
+            scene.dispatcher.checked(name, False, "no")
+    assert set(scene.states().values()) == {State.DOWN}
+    assert {source: scene.visit(source) for source in homes} == homes
+    assert len({scene.visit(b"new %d" % number) for number in range(9)}) > 1
+
+
+def test_a_node_that_joins_or_is_back_ramps_up_and_at_the_start_nobody_does() -> None:
+    scene = Scene(ramp_up_ns=RAMP, check="tcp")
+    scene.dispatcher.observe(sighted("ab"))
+    assert [scene.node(name).weight for name in "ab"] == [1.0, 1.0]
+    scene.dispatcher.observe(sighted("abc"))
+    assert scene.node("c").weight == pytest.approx(0.1)
+    scene.wait(15)
+    assert scene.node("c").weight == pytest.approx(0.55, abs=0.01)
+    scene.wait(16)
+    assert scene.node("c").weight == 1.0
+    for good in (False, False, False, True, True):
+        scene.dispatcher.checked("a", good, "no")
+    assert scene.node("a").weight == pytest.approx(0.1)
+    scene.wait(31)
+    assert scene.node("a").weight == 1.0
+    scene.dispatcher.observe(sighted("bc") | sighted("a", seen=False))
+    scene.dispatcher.observe(sighted("abc"))
+    assert scene.node("a").weight == 1.0, "it kept its sources, and its caches are warm"
+
+
+def test_a_ramping_node_gets_its_part_and_not_all() -> None:
+    scene = Scene("a", ramp_up_ns=RAMP)
+    scene.dispatcher.observe({})
+    for number in range(100):
+        scene.come(b"%d" % number)
+    scene.dispatcher.observe(sighted("b"))
+    for number in range(100, 120):
+        scene.come(b"%d" % number)
+    assert 1 <= scene.node("b").connections <= 20 * 0.6
+
+
+def test_weights_and_limits_are_the_nodes_own() -> None:
+    nodes = {"a": NodeConfig(weight=3.0), "b": NodeConfig(max_connections=2)}
+    scene = Scene("abc", nodes=nodes, max_connections=50)
+    assert [scene.node(name).limit for name in "abc"] == [50, 2, 50]
+    for number in range(40):
+        scene.come(b"%d" % number)
+    assert scene.node("b").connections == 2
+    assert 2.5 <= scene.node("a").connections / scene.node("c").connections <= 3.5
+
+
+def test_a_flapping_node_gets_none_of_its_sources_back() -> None:
+    scene = Scene("ab", check="tcp", ramp_up_ns=RAMP)
+    homes = [scene.visit(b"%d" % number) for number in range(10)]
+    assert set(homes) == {"a"}
+    for _ in range(5):
+        for good in (False, False, False, True, True):
+            scene.dispatcher.checked("a", good, "flapping")
+            moved = {scene.visit(b"%d" % number) for number in range(10)}
+            if not scene.farm.nodes["a"].health.up:
+                assert moved == {"b"}
+            scene.wait(1)
+    assert {scene.visit(b"%d" % number) for number in range(10)} == {"b"}
 
 
 def test_the_figures_tell_of_the_farm() -> None:
-    farm = _farm(A, B)
-    figures = Figures(farm, [], lambda: True)
-    farm.connected(_go(farm, b"s"))
-    farm.refused(_go(farm, b"t"), "connection refused")
+    scene = Scene("ab")
+    figures = Figures(scene.dispatcher, scene.affinity, [], lambda: True, lambda: scene.now_ns)
+    scene.come(b"s")
+    seat = scene.seat(b"t")
+    assert seat is not None
+    scene.dispatcher.refused(seat, "connection refused")
     status = figures.status()
-    assert (status["clients"], status["sources"], status["data_server"]) == (0, 2, True)
-    assert status["nodes"] == [
-        {
-            "name": name,
-            "address": f"10.0.0.1:{port}",
-            "state": state,
-            "connections": connections,
-            "connections_total": 1,
-            "failures_total": failures,
-        }
-        for name, port, state, connections, failures in [("a", 8000, "ready", 1, 0), ("b", 8001, "failing", 0, 1)]
-    ]
+    assert (status["ready"], status["sources"], status["data_server"]) == (True, 2, True)
+    first, second = cast("list[dict[str, object]]", status["nodes"])
+    assert first == {
+        "name": "a",
+        "address": f"10.0.0.1:{8000 + ord('a')}",
+        "state": "ready",
+        "reason": "",
+        "order": "ready",
+        "takes_new": True,
+        "connections": 1,
+        "limit": None,
+        "weight": 1.0,
+        "whole_weight": 1.0,
+        "sources": 1,
+        "connections_total": 1,
+        "failures_total": 0,
+    }
+    assert (second["connections"], second["failures_total"], second["weight"]) == (0, 1, 0.125)
     metrics = figures.metrics().splitlines()
-    assert 'farmsync_lb_node_ready{node="a"} 1.0' in metrics
-    assert 'farmsync_lb_node_ready{node="b"} 0.0' in metrics
-    assert 'farmsync_lb_failures_total{node="b"} 1.0' in metrics
-    assert figures.ready() == (True, "2 of 2 nodes take connections")
-    assert Figures(_farm(), [], None).ready() == (False, "no node is known yet")
+    for line in (
+        'farmsync_lb_node_ready{node="a"} 1.0',
+        'farmsync_lb_node_state{node="a",state="ready"} 1.0',
+        'farmsync_lb_failures_total{node="b"} 1.0',
+        "farmsync_lb_waiting 0.0",
+        "farmsync_lb_ready 1.0",
+    ):
+        assert line in metrics
 
 
-class Seating(RuleBasedStateMachine):
-    """Whatever happens: seats are counted right, and a source is moved only when its node failed or went."""
+def test_readiness_says_why_not() -> None:
+    def readiness(scene: Scene) -> tuple[bool, str]:
+        return Figures(scene.dispatcher, scene.affinity, [], None, lambda: scene.now_ns).ready()
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.clock = Clock()
-        self.farm = _farm(A, clock=self.clock)
-        self.farm.observe({"b": B, "c": C}, set())
-        self.seats: list[Seat] = []
-        self.home: dict[bytes, str] = {}
-
-    @rule(source=st.sampled_from([b"1", b"2", b"3", b"4"]), refusing=st.sets(st.sampled_from("abc"), max_size=2))
-    def come(self, source: bytes, refusing: set[str]) -> None:
-        tried: set[str] = set()
-        before = self.home.get(source)
-        was = {name: self.farm.state(node) for name, node in self.farm.nodes.items()}
-        while (seat := self.farm.seat(source, tried)) is not None:
-            name = seat.node.address.name
-            if name not in refusing:
-                break
-            tried.add(name)
-            self.farm.refused(seat, "refused")
-        if seat is None:
-            self.home.pop(source, None)
-            return
-        self.farm.connected(seat)
-        if before in was and before not in tried and was[before] is not NodeState.DOWN:
-            assert name == before
-        self.home[source] = name
-        self.seats.append(seat)
-
-    @precondition(lambda self: self.seats)
-    @rule(data=st.data())
-    def go(self, data: st.DataObject) -> None:
-        seat = data.draw(st.sampled_from(self.seats))
-        self.seats.remove(seat)
-        self.farm.leave(seat)
-
-    @rule(present=st.sets(st.sampled_from("bc")), away=st.sets(st.sampled_from("bc")))
-    def hear(self, present: set[str], away: set[str]) -> None:
-        self.farm.observe({one.name: one for one in (B, C) if one.name in present}, away - present)
-        self.home = {source: name for source, name in self.home.items() if name in self.farm.nodes}
-
-    @rule(elapsed=st.integers(1, 2 * RETRY))
-    def wait(self, elapsed: int) -> None:
-        self.clock.now_ns += elapsed
-
-    @invariant()
-    def connections_are_counted(self) -> None:
-        assert "a" in self.farm.nodes
-        for node in self.farm.nodes.values():
-            assert node.connections == sum(seat.node is node for seat in self.seats)
-
-
-TestSeating = Seating.TestCase
+    assert readiness(Scene()) == (False, "no node is known yet")
+    scene = Scene("ab")
+    assert readiness(scene) == (True, "2 of 2 nodes take new sources")
+    scene.dispatcher.command("a", Order.DRAIN)
+    assert readiness(scene) == (True, "1 of 2 nodes take new sources")
+    scene.dispatcher.command("b", Order.MAINT)
+    assert readiness(scene) == (*(True, "1 of 2 nodes take new sources, although they are draining: none is ready"),)
+    scene.dispatcher.command("a", Order.MAINT)
+    assert readiness(scene) == (False, "all 2 nodes are in maintenance")
+    down = Scene("a")
+    down.fail("a", 3, others="")
+    assert readiness(down) == (False, "no node is up; clients are sent to the 1 that are down, in case one is not")

@@ -70,7 +70,12 @@ class Waiting(Service):
 
 
 def observer_of(
-    config: BalancerConfig, dispatcher: Dispatcher, me: Hello, reactor: Any, random: Callable[[], float]
+    config: BalancerConfig,
+    dispatcher: Dispatcher,
+    me: Hello,
+    now_ns: Callable[[], int],
+    reactor: Any,
+    random: Callable[[], float],
 ) -> Observer | None:
     """Who asks the data server; None when there is none."""
     if config.data is None:
@@ -82,7 +87,8 @@ def observer_of(
         reactor,
         random,
         stale_after_ns=config.stale_after_ns,
-        settle_s=config.settle_ns / 1e9,
+        settle_ns=config.settle_ns,
+        now_ns=now_ns,
     )
 
 

@@ -35,7 +35,7 @@ _RECENT_NS = 600 * 10**9  # a node that the data server saw within this time may
 class Observer(MultiService):
     """Asks the data server at ``endpoint`` each second, and tells ``dispatcher``. ``random`` jitters reconnecting.
 
-    A node that missed an activation is stale after ``stale_after_ns``; ``settle_s`` is how long a data server that is
+    A node that missed an activation is stale after ``stale_after_ns``; ``settle_ns`` is how long a data server that is
     back may take to see its nodes again.
     """
 
@@ -50,16 +50,17 @@ class Observer(MultiService):
         random: Callable[[], float],
         *,
         stale_after_ns: int,
-        settle_s: float,
+        settle_ns: int,
+        now_ns: Callable[[], int],
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.connected = False
         """Whether the data server is there."""
         self._dispatcher = dispatcher
-        self._reactor = reactor
         self._stale_after_ns = stale_after_ns
-        self._settle_s = settle_s
-        self._settled_at: float | None = None  # by the reactor's clock; None before the data server first came
+        self._settle_ns = settle_ns
+        self._now_ns = now_ns
+        self._settled_ns: int | None = None  # None before the data server first came
         self._link: Link | None = None
         self._asked = False
         self._loop = LoopingCall(self._ask)
@@ -76,8 +77,7 @@ class Observer(MultiService):
         """The data server is there."""
         self.connected = True
         self._link = link
-        now = self._reactor.seconds()
-        self._settled_at = now if self._settled_at is None else now + self._settle_s
+        self._settled_ns = self._now_ns() + (0 if self._settled_ns is None else self._settle_ns)
         self._log.info("the data server {name} tells of the farm", name=hello.name)
         if not self._loop.running:
             self._loop.start(PERIOD_S)
@@ -87,7 +87,7 @@ class Observer(MultiService):
         match message:
             case Answer(verb="STATUS"):
                 self._asked = False
-                settled = self._settled_at is not None and self._reactor.seconds() >= self._settled_at
+                settled = self._settled_ns is not None and self._now_ns() >= self._settled_ns
                 sightings = read_status(message.json, self._stale_after_ns)
                 self._dispatcher.observe(sightings, settled=settled)
             case No():

@@ -34,7 +34,7 @@ def build(config: BalancerConfig, reactor: Any) -> MultiService:
     mind = deciding(config, reactor, time.monotonic_ns, random.random)
     settings = RelaySettings(config.connect_timeout_ns, idle_ns=config.idle_ns, half_closed_ns=config.half_closed_ns)
     clients = Fronts(mind.dispatcher, reactor, settings, prologue_of(config, time.monotonic_ns), mind.source_of)
-    observer = observer_of(config, mind.dispatcher, me(_name(), RELEASE), reactor, random.random)
+    observer = observer_of(config, mind.dispatcher, me(_name(), RELEASE), time.monotonic_ns, reactor, random.random)
     checks = checks_of(config, mind.dispatcher, time.monotonic_ns, reactor, random.random)
     for service in (Waiting(mind.dispatcher), observer, checks):
         if service is not None:
