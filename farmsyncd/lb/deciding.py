@@ -18,6 +18,7 @@ from farmsyncd.core.pace import Pace
 from farmsyncd.core.queueing import Queue
 from farmsyncd.lb.config import BalancerConfig
 from farmsyncd.lb.dispatcher import Dispatcher
+from farmsyncd.lb.endpoints import Announce, Way
 from farmsyncd.lb.explain import Explainer
 from farmsyncd.lb.farm import Farm, Rules
 from farmsyncd.lb.health import Checks, HttpProbe, Probe, TcpProbe
@@ -98,15 +99,17 @@ def checks_of(
     now_ns: Callable[[], int],
     reactor: Any,
     random: Callable[[], float],
+    announce: Announce | None = None,
 ) -> Checks | None:
-    """Who checks the nodes; None when nobody does."""
+    """Who checks the nodes; None when nobody does. ``announce`` gives what a node is told first, if anything."""
     timeout_s = config.check_timeout_ns / 1e9
+    way = Way(reactor, timeout_s, announce)
     probe: Probe
     match config.check:
         case "tcp":
-            probe = TcpProbe(reactor, timeout_s)
+            probe = TcpProbe(way)
         case "http":
-            probe = HttpProbe(reactor, timeout_s, config.check_path, config.check_status)
+            probe = HttpProbe(reactor, way, config.check_path, config.check_status)
         case _:
             return None
     return Checks(dispatcher, probe, config.check_interval_ns, timeout_s, now_ns, reactor, random)

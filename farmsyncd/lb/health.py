@@ -26,7 +26,7 @@ from zope.interface import implementer
 
 from farmsyncd.lb.config import NodeAddress
 from farmsyncd.lb.dispatcher import Dispatcher
-from farmsyncd.lb.endpoints import endpoint_of
+from farmsyncd.lb.endpoints import Way
 
 JITTER = 0.1
 """A check comes so much of its interval earlier or later."""
@@ -44,17 +44,9 @@ class Probe(Protocol):
         """Begin."""
 
 
-class _Silent(Connection):
-    """A connection that is made to be ended."""
-
-    def connectionMade(self) -> None:  # noqa: N802 - IProtocol
-        """The node is there: that was all."""
-        self.transport.loseConnection()  # type: ignore[union-attr]
-
-
 class _SilentFactory(Factory):
     noisy = False
-    protocol = _Silent
+    protocol = Connection
 
 
 class _Body(Connection):
@@ -69,12 +61,12 @@ class _Body(Connection):
 class TcpProbe:
     """A node is well when it takes a connection."""
 
-    reactor: Any
-    timeout_s: float
+    way: Way
 
     def __call__(self, address: NodeAddress) -> Deferred[Any]:
         """Connect, and hang up."""
-        return endpoint_of(self.reactor, address, self.timeout_s).connect(_SilentFactory())
+        connected: Deferred[Any] = self.way.to(address).connect(_SilentFactory())
+        return connected.addCallback(lambda connection: connection.transport.loseConnection())
 
 
 @implementer(IAgentEndpointFactory)
@@ -82,13 +74,12 @@ class TcpProbe:
 class _Always:
     """Leads to one node whatever the URL says."""
 
-    reactor: Any
+    way: Way
     address: NodeAddress
-    timeout_s: float
 
     def endpointForURI(self, uri: object) -> Any:  # noqa: ARG002, N802 - IAgentEndpointFactory
         """Where to connect to."""
-        return endpoint_of(self.reactor, self.address, self.timeout_s)
+        return self.way.to(self.address)
 
 
 @attrs.frozen
@@ -96,13 +87,13 @@ class HttpProbe:
     """A node is well when it answers a request for ``path`` with one of the codes in ``status``."""
 
     reactor: Any
-    timeout_s: float
+    way: Way
     path: str
     status: frozenset[int]
 
     def __call__(self, address: NodeAddress) -> Deferred[Any]:
         """Ask, and look at the first line of the answer."""
-        factory = _Always(self.reactor, address, self.timeout_s)
+        factory = _Always(self.way, address)
         client = HTTPClient(Agent.usingEndpointFactory(self.reactor, factory))
         host = "localhost" if address.path else str(address)
         asked: Deferred[Any] = client.get(

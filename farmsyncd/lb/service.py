@@ -33,9 +33,11 @@ def build(config: BalancerConfig, reactor: Any) -> MultiService:
     services = MultiService()
     mind = deciding(config, reactor, time.monotonic_ns, random.random)
     settings = RelaySettings(config.connect_timeout_ns, idle_ns=config.idle_ns, half_closed_ns=config.half_closed_ns)
-    clients = Fronts(mind.dispatcher, reactor, settings, prologue_of(config, time.monotonic_ns), mind.source_of)
+    prologue = prologue_of(config, time.monotonic_ns)
+    clients = Fronts(mind.dispatcher, reactor, settings, prologue, mind.source_of)
     observer = observer_of(config, mind.dispatcher, me(_name(), RELEASE), time.monotonic_ns, reactor, random.random)
-    checks = checks_of(config, mind.dispatcher, time.monotonic_ns, reactor, random.random)
+    announce = None if prologue is None else prologue.own_header
+    checks = checks_of(config, mind.dispatcher, time.monotonic_ns, reactor, random.random, announce)
     for service in (Waiting(mind.dispatcher), observer, checks):
         if service is not None:
             service.setServiceParent(services)  # type: ignore[no-untyped-call]
