@@ -76,6 +76,9 @@ def test_an_older_plan_is_ignored_and_a_plan_behind_what_was_seen_is_objected_to
     assert (behind.active, behind.next) == (KNOWN.active, KNOWN.next)
     assert state(behind, Holding(FIVE, frozenset({A})), 150 * S, staging=False, failed=False) == "failed"
     assert hear(behind, plan(8, FIVE), 5).objection == ""
+    other = hear(KNOWN, plan(7, Turn(5, C, 1)), 5)
+    assert f"expected cycle 5 to be of {A}, and the data server says {C}" in other.objection
+    assert other.active == KNOWN.active
 
 
 def test_how_a_node_stands_in_one_word() -> None:

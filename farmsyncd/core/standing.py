@@ -62,15 +62,15 @@ def hear(known: Known, plan: Plan, highest: int) -> Known:
     """``known`` after ``plan`` came; unchanged by a plan that is older than the last.
 
     ``highest`` is the highest cycle that this node has known to be active, kept on its disk. A plan that goes back
-    behind it (a data server that was restored from a backup, or set up anew) is not believed.
+    behind it, or says that a cycle was of another version than it was (a data server that was restored from a backup,
+    or set up anew) is not believed.
     """
     told = plan.cycle if plan.cycle is not None else 0
     if told < highest:
-        return attrs.evolve(
-            known,
-            objection=f"expected cycle {highest} or a later one to be active, and the data server says {told}: "
-            "was its state restored, or set up anew? To follow it all the same, remove the dataset's directory here",
-        )
+        return _object(known, f"cycle {highest} or a later one to be active, and the data server says {told}")
+    active = known.active
+    if active is not None and active.cycle == told and active.version != plan.version:
+        return _object(known, f"cycle {told} to be of {active.version}, and the data server says {plan.version}")
     if plan.revision < known.revision:
         return known
     return Known(
@@ -78,6 +78,14 @@ def hear(known: Known, plan: Plan, highest: int) -> Known:
         active=_turn(plan.cycle, plan.version, plan.activated_at),
         next=_turn(plan.next_cycle, plan.next_version, plan.activates_at),
         freezes_at_ns=plan.freezes_at,
+    )
+
+
+def _object(known: Known, expected: str) -> Known:
+    return attrs.evolve(
+        known,
+        objection=f"expected {expected}: was its state restored, or set up anew? To follow it all the same, remove the "
+        "dataset's directory here",
     )
 
 
