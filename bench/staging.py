@@ -9,7 +9,6 @@ disk, in turns; the disk is quiet before each.
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import tempfile
 import time
@@ -137,7 +136,7 @@ class _Ours:
             _compare(self._trees[1], daemons[-1].state / dataset / "versions" / self._new)
         for daemon in daemons:
             daemon.stop()
-            shutil.rmtree(daemon.directory)
+            trees.empty(daemon.state / dataset / "versions")
 
     def _connected(self) -> set[str]:
         return {node["name"] for node in self._farm.status()["nodes"] if node["connected"]}
@@ -166,19 +165,21 @@ class _Theirs:
 
     def __init__(self, root: Path, stack: ExitStack, versions: Sequence[Path], figures: Figures) -> None:
         self._root = root / "rsync"
+        self._number = 0
         self._trees = versions
         self._figures = figures
         self._daemon = stack.enter_context(RsyncDaemon(self._root, {"old": versions[0], "new": versions[1]}))
 
     def sample(self, nodes: int, *, last: bool) -> None:
         """A first copy and an update to so many fresh directories."""
-        places = [self._root / f"node-{which}" for which in range(nodes)]
+        self._number += 1
+        places = [self._root / f"node-{self._number}-{which}" for which in range(nodes)]
         self._figures.add("theirs", STEPS[0], nodes, self._step("old", places, None))
         self._figures.add("theirs", STEPS[1], nodes, self._step("new", places, "old"))
         if last:
             _compare(self._trees[1], places[-1] / "new")
         for place in places:
-            shutil.rmtree(place)
+            trees.empty(place)
 
     def _step(self, module: str, places: Sequence[Path], base: str | None) -> Figure:
         os.sync()

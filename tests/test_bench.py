@@ -111,6 +111,8 @@ def test_trees_are_the_same_each_time_and_differ_in_what_they_say(tmp_path: Path
     assert len(old) == SMALL.files + 1
     assert len({path for path in old if old[path] != new[path]}) == SMALL.changed + 1
     assert sum(map(len, new.values())) == grown
+    trees.empty(tmp_path / "same")
+    assert set(_contents(tmp_path / "same").values()) == {b""}
 
 
 def _contents(root: Path) -> dict[str, bytes]:
