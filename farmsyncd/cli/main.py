@@ -19,6 +19,7 @@ from farmsyncd.cli import (
     unpin,
     wait,
 )
+from farmsyncd.cli.lb import group as lb
 from farmsyncd.cli.show import err
 from farmsyncd.edges.release import RELEASE
 from farmsyncd.errors import FarmsyncError
@@ -27,25 +28,28 @@ USAGE = 64
 INTERRUPTED = 130
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+_HELP = """Make a farm of web servers switch to new data at the same instant.
+
+\b
+farmsync publish shop ./site --at "tomorrow 06:00"    schedule a new version
+farmsync status                                       who has what, and the countdown
+farmsync report shop                                  how far apart the last flip was
+
+Commands ask the data server that --data or FARMSYNC_DATA names, an endpoint such as tcp:127.0.0.1:7420.
+
+\b
+Exit status: 0 done, 64 wrong usage, 65 input that cannot be used, 69 something is not available,
+75 timed out, 77 not allowed, 78 configuration that cannot be used.
+"""
+
+
+@click.group(help=_HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(RELEASE, prog_name="farmsync")
 def farmsync() -> None:
-    r"""Make a farm of web servers switch to new data at the same instant.
-
-    \b
-    farmsync publish shop ./site --at "tomorrow 06:00"    schedule a new version
-    farmsync status                                       who has what, and the countdown
-    farmsync report shop                                  how far apart the last flip was
-
-    Commands ask the data server that --data or FARMSYNC_DATA names, an endpoint such as tcp:127.0.0.1:7420.
-
-    \b
-    Exit status: 0 done, 64 wrong usage, 65 input that cannot be used, 69 something is not available,
-    75 timed out, 77 not allowed, 78 configuration that cannot be used.
-    """
+    """All of it: ``farmsync``."""
 
 
-for _command in (publish, status, wait, history, report, rollback, cancel, pin, unpin, check_config, completion):
+for _command in (publish, status, wait, history, report, rollback, cancel, pin, unpin, check_config, lb, completion):
     farmsync.add_command(_command.command)
 
 

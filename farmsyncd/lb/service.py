@@ -15,6 +15,7 @@ from farmsyncd.core import words
 from farmsyncd.edges.httpside import HttpSide
 from farmsyncd.edges.listening import AddressBook, Listener
 from farmsyncd.edges.release import RELEASE
+from farmsyncd.lb.admin import AdminSocket
 from farmsyncd.lb.config import BalancerConfig
 from farmsyncd.lb.deciding import Waiting, checks_of, deciding, observer_of
 from farmsyncd.lb.observer import me
@@ -23,6 +24,7 @@ from farmsyncd.lb.prologue import prologue_of
 from farmsyncd.lb.relaying.binding import RawEndpoint
 from farmsyncd.lb.relaying.fronts import Fronts
 from farmsyncd.lb.relaying.settings import RelaySettings
+from farmsyncd.lb.steering import Steering
 from farmsyncd.lb.web import Figures
 
 PROGRAM = "farmsync-lb"
@@ -43,6 +45,9 @@ def build(config: BalancerConfig, reactor: Any) -> MultiService:
             service.setServiceParent(services)  # type: ignore[no-untyped-call]
     seen = None if observer is None else lambda: observer.connected
     figures = Figures(mind.dispatcher, mind.affinity, clients, seen, time.monotonic_ns)
+    if config.admin is not None:
+        admin = AdminSocket(PROGRAM, config.admin, Steering(mind, figures).answer, reactor)
+        admin.setServiceParent(services)  # type: ignore[no-untyped-call]
     clients.setServiceParent(services)  # type: ignore[no-untyped-call]
     listen = RawEndpoint(config.listen, clients.made)
     listeners = {"listen": Listener(PROGRAM, "clients", config.listen, listen, Factory())}
