@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import itertools
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 
@@ -108,6 +109,14 @@ class Affinity:
     def newest(self, count: int) -> list[Stay]:
         """At most so many stays, the most recently used first."""
         return [stay for stay, _ in zip(reversed(self._stays.values()), range(count), strict=False)]
+
+    def used_since(self, since_ns: int) -> list[Stay]:
+        """The stays that were used at that time or later, the most recently used first."""
+        return list(itertools.takewhile(lambda stay: stay.used_ns >= since_ns, reversed(self._stays.values())))
+
+    def connected(self) -> list[Stay]:
+        """The stays that have a connection at this moment, the least recently used first."""
+        return [stay for stay in self._stays.values() if stay.connections]
 
     def sources_of(self, node: str) -> int:
         """How many sources a node has."""

@@ -1,5 +1,5 @@
 """Which worker a source belongs to: one rule, told twice. The kernel runs it as a classic BPF program on the first
-packet of each connection, and picks the listening socket by it; and here it is for those who look for a source's worker.
+packet of each connection, and picks the listening socket by it; here it is for those who look for a source's worker.
 
 The words of an address (one for IPv4, four for IPv6), masked to the prefix that makes a source, are mixed by
 multiplying with odd numbers, and folding the upper half into the lower one in between; what comes out, modulo the
