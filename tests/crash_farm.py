@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import attrs
 
 from farmsyncd.core.messages.clock import Now, Time
-from farmsyncd.core.messages.operating import Answer, History, Publish, Report, Status
 from farmsyncd.core.messages.operating import Accepted as AcceptedMessage
+from farmsyncd.core.messages.operating import Answer, History, Publish, Report, Status
 from tests.caches import files_of
 from tests.caller import Caller
 from tests.crashing import Fuse
@@ -28,9 +27,9 @@ PATIENCE = 60.0
 SECOND = 1_000_000_000
 
 
-def sooner_or_later(question: Callable[[], T], what: str) -> T:
+def sooner_or_later(question: Callable[[], T | Literal[False] | None], what: str) -> T:
     """What ``question`` answers once that is truthy."""
-    return eventually(question, PATIENCE, what)  # type: ignore[arg-type,return-value]
+    return eventually(question, PATIENCE, what)
 
 
 def machine_ns() -> int:
@@ -181,7 +180,10 @@ class Mortal:
 
     def is_tidy(self) -> bool:
         """Nothing half-done is left: no rubbish, nothing on its way in, no unfinished file, no stray manifest."""
-        left = {name: sorted(os.listdir(self.cache / name)) for name in ("trash", "staging", "versions", "manifests")}
+        left = {
+            name: sorted(path.name for path in (self.cache / name).iterdir())
+            for name in ("trash", "staging", "versions", "manifests")
+        }
         assert not left["trash"], left
         assert not left["staging"], left
         assert left["versions"] == left["manifests"], left
@@ -258,10 +260,22 @@ class MortalFarm(Farm):
             found = {one["name"]: one for one in self.report_of(cycle, dataset)["nodes"]}
             return found if found.keys() >= set(names) else None
 
-        return sooner_or_later(told, f"{', '.join(names)} have reported cycle {cycle}")  # type: ignore[return-value]
+        return sooner_or_later(told, f"{', '.join(names)} have reported cycle {cycle}")
 
 
 def all_serve(nodes: Iterable[Mortal], version: str, state: str | None = None) -> None:
     """Wait until all of them serve ``version``."""
     for node in nodes:
         sooner_or_later(lambda node=node: node.serves(version, state), f"{node.node.name} serves {version}")  # type: ignore[misc]
+
+
+def all_have_staged(nodes: Iterable[Mortal], version: str) -> None:
+    """Wait until all of them have staged ``version`` for what comes next."""
+    for node in nodes:
+        sooner_or_later(lambda node=node: node.has_staged(version), f"{node.node.name} has staged {version}")  # type: ignore[misc]
+
+
+def all_are_tidy(nodes: Iterable[Mortal]) -> None:
+    """Wait until none of them has anything half-done left."""
+    for node in nodes:
+        sooner_or_later(node.is_tidy, f"{node.node.name} has left nothing behind")

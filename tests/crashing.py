@@ -22,6 +22,7 @@ import attrs
 
 from farmsyncd.edges.cache.pointerfile import PointerFile
 from farmsyncd.edges.content import durable
+from farmsyncd.edges.timing.farmclock import FarmClock
 
 _OS_CALLS = (
     *("rename", "replace", "link", "symlink", "unlink", "mkdir", "rmdir", "chmod", "fsync", "fdatasync"),
@@ -65,7 +66,7 @@ class Fuse:
 class _Burning:
     """The daemon's side."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._lock = threading.Lock()
         self._token = ""
@@ -75,8 +76,7 @@ class _Burning:
         """Count one; may not return."""
         with self._lock:
             try:
-                with open(f"{self._directory}/armed") as file:
-                    token, _, number = file.read().partition(" ")
+                token, _, number = (self._directory / "armed").read_text().partition(" ")
             except FileNotFoundError:
                 return
             if not token:
@@ -84,7 +84,7 @@ class _Burning:
             if token != self._token:
                 self._token, self._count = token, 0
             self._count += 1
-            with open(f"{self._directory}/steps-{token}", "ab", buffering=0) as file:
+            with (self._directory / f"steps-{token}").open("ab", buffering=0) as file:
                 file.write(f"{call} {_last_part(name)}\n".encode(errors="replace"))
             if self._count == int(number):
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -94,7 +94,7 @@ class _Burning:
 def _last_part(name: object) -> str:
     if isinstance(name, int):
         try:
-            name = os.readlink(f"/proc/self/fd/{name}")
+            name = Path(f"/proc/self/fd/{name}").readlink()
         except OSError:
             return str(name)
     return os.fsdecode(name).rstrip("/").rpartition("/")[2] if isinstance(name, (str, bytes, os.PathLike)) else "?"
@@ -103,7 +103,7 @@ def _last_part(name: object) -> str:
 def install(plan: dict[str, Any]) -> None:
     """Wrap what has to be wrapped in this process."""
     if "fuse" in plan:
-        _count_steps(_Burning(plan["fuse"]))
+        _count_steps(_Burning(Path(plan["fuse"])))
     if "wall" in plan:
         _set_wall(Path(plan["wall"]))
 
@@ -137,7 +137,7 @@ def _count_steps(burning: _Burning) -> None:
                 burning.step("sql", sql.partition(" ")[0])
             return super().execute(sql, *args)
 
-    sqlite3.connect = functools.partial(sqlite3.connect, factory=Connection)
+    cast("Any", sqlite3).connect = functools.partial(sqlite3.connect, factory=Connection)
 
 
 def _set_wall(path: Path) -> None:
@@ -155,3 +155,6 @@ def _set_wall(path: Path) -> None:
     from twisted.internet import reactor
 
     cast("Any", reactor).seconds = time.time
+    # Defaults were bound before.
+    begin = cast("Any", FarmClock.__init__)
+    begin.__defaults__ = tuple(time.time_ns if one is real_ns else one for one in begin.__defaults__)

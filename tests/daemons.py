@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -131,6 +132,7 @@ class Daemons:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._all: list[Daemon] = []
+        self._reserved: list[socket.socket] = []
 
     def __iter__(self) -> Iterator[Daemon]:
         return iter(self._all)
@@ -152,6 +154,15 @@ class Daemons:
         self._all.append(daemon)
         return daemon.start()
 
+    def reserve(self) -> int:
+        """A port of the loopback for a daemon that comes and goes: nobody else is given it meanwhile."""
+        bound = socket.socket()
+        self._reserved.append(bound)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as it is with who listens on it
+        bound.bind(("127.0.0.1", 0))
+        port: int = bound.getsockname()[1]
+        return port
+
     def __enter__(self) -> Self:
         return self
 
@@ -163,5 +174,7 @@ class Daemons:
             if daemon.process is not None:
                 with contextlib.suppress(AssertionError):
                     daemon.kill()
+        for bound in self._reserved:
+            bound.close()
         for daemon in self._all:
             print(f"--- log of {daemon.name} ({' '.join(daemon.arguments)})\n{daemon.log}")

@@ -97,17 +97,12 @@ class Farm:
         self._daemons = daemons
         self._directory = directory
         self.nodes: list[FarmNode] = []
-        self.data = daemons.start(
-            "farmsync-data", "--listen", "tcp:0:interface=127.0.0.1", "--now-lead", "500ms", name="data"
-        )
+        listen = f"tcp:{daemons.reserve()}:interface=127.0.0.1"
+        self.data = daemons.start("farmsync-data", "--listen", listen, "--now-lead", "500ms", name="data")
         self.address = self.data.address("listen")
 
     def restart_data(self) -> None:
         """Start the data server again, on the port that it had."""
-        port = self.address.rpartition(":")[2]
-        arguments = list(self.data.arguments)
-        arguments[arguments.index("--listen") + 1] = f"tcp:{port}:interface=127.0.0.1"
-        self.data.arguments = tuple(arguments)
         self.data.start().ready()
 
     def node(self, name: str, *arguments: str, skew: str = "0", http: bool = True) -> FarmNode:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import importlib
 import json
 import os
 import select
@@ -128,8 +129,17 @@ class ForkedDaemons(Daemons):
         self._nursery = nursery
         self.next_plan: dict[str, object] = {}
 
-    def start(self, tapname: str, *arguments: str, name: str = "", state: bool = True, **env: str) -> ForkedDaemon:
+    def start(
+        self,
+        tapname: str,
+        *arguments: str,
+        name: str = "",
+        state: bool = True,
+        through: tuple[str, ...] = (),
+        **env: str,
+    ) -> ForkedDaemon:
         """Start ``twistd -n TAPNAME ARGUMENTS``, with a state directory of its own when ``state``; does not wait."""
+        assert not through, "what is forked cannot be started through another program"
         name = name or f"{tapname}-{len(self._all)}"
         directory = self._directory / name
         own = ("--state", str(directory / "state")) if state else ()
@@ -154,14 +164,11 @@ def _main() -> None:
 
 def _prepare() -> None:
     """Import all that the daemons will import."""
-    import twisted.scripts.twistd
     from twisted.application.service import IServiceMaker
     from twisted.plugin import getPlugins
 
-    import farmsyncd.data.service
-    import farmsyncd.node.service
-    import tests.crashing  # noqa: F401
-
+    for name in ("twisted.scripts.twistd", "farmsyncd.data.service", "farmsyncd.node.service", "tests.crashing"):
+        importlib.import_module(name)
     list(getPlugins(IServiceMaker))
     gc.collect()
     gc.freeze()
@@ -173,9 +180,9 @@ def _reap(pid: int) -> int:
 
 def _fork(request: dict[str, Any]) -> int:
     pid = os.fork()
-    if pid:
-        return pid
-    _become_a_daemon(request)
+    if not pid:
+        _become_a_daemon(request)
+    return pid
 
 
 def _become_a_daemon(request: dict[str, Any]) -> NoReturn:

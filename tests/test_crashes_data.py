@@ -5,17 +5,18 @@ happens twice, what it keeps is whole, and nobody repairs anything (I-3).
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
 
+from farmsyncd.core.chunks import Unpacker
 from farmsyncd.core.messages.clock import Now, Time
 from farmsyncd.core.messages.content import Chunk, GetChunks, GetManifest, ManifestIs, Sent
 from farmsyncd.core.messages.operating import Publish
 from farmsyncd.core.messages.schedule import Pins, Plan, Schedule
-from farmsyncd.core.chunks import Unpacker
 from farmsyncd.core.snapshot import Kind, decode_pieces
 from tests.caller import Caller, Ended
 from tests.crash_farm import SECOND, MortalFarm, content, sample, sooner_or_later
@@ -23,7 +24,7 @@ from tests.crashing import Fuse
 from tests.farm import SHOP
 from tests.nursery import ForkedDaemon, ForkedDaemons
 
-MOST = 24
+MOST = 18
 LATER = f"in:{3600 * SECOND}"
 SOON = f"in:{SECOND // 5}"
 GONE = (OSError, Ended)
@@ -138,12 +139,9 @@ def test_killed_at_any_step_of_a_publication_it_has_all_of_it_or_nothing(patient
     while points:
         mark += 1
         files = content(mark)
-        accepted = []
-
-        def publish(files: dict[str, bytes] = files, accepted: list[str] = accepted) -> None:
-            accepted.append(farm.publish(files, LATER))
-
-        deaths += patient.dies_of(points[0], publish, lambda: delta_is_there(patient, first.version, accepted[0]))
+        accepted: list[str] = []
+        publish = partial(publish_and_note, farm, files, accepted)
+        deaths += patient.dies_of(points[0], publish, partial(delta_is_there, patient, first.version, accepted))
         if points == [0]:
             steps = patient.fuse.steps()
             assert {"sql BEGIN", "sql COMMIT"} <= set(steps)
@@ -161,8 +159,16 @@ def test_killed_at_any_step_of_a_publication_it_has_all_of_it_or_nothing(patient
     check_tidy(patient, first.version, farm.versions.order[-1])
 
 
-def delta_is_there(patient: Patient, old: str, new: str) -> bool:
-    return (patient.server.state / "deltas" / f"{old}-{new}").exists()
+def publish_and_note(farm: MortalFarm, files: dict[str, bytes], accepted: list[str]) -> None:
+    accepted.append(farm.publish(files, LATER))
+
+
+def delta_is_there(patient: Patient, old: str, accepted: list[str]) -> bool:
+    return (patient.server.state / "deltas" / f"{old}-{accepted[0]}").exists()
+
+
+def keeps_only(patient: Patient, version: str) -> bool:
+    return [path.name for path in (patient.server.state / "manifests").iterdir()] == [version]
 
 
 def check_tidy(patient: Patient, *versions: str) -> None:
@@ -189,11 +195,7 @@ def test_killed_at_any_step_of_a_roll_over_and_of_clearing_away_it_has_rolled_ov
         before = farm.versions.order[-1:]
         accepted = farm.schedule(content(mark), SOON)
         patient.wait_until_due(accepted.activates_at)
-
-        def cleared(kept: set[str] = {accepted.version}) -> bool:
-            return {path.name for path in (patient.server.state / "manifests").iterdir()} == kept
-
-        deaths += patient.dies_of(points[0], patient.plan, cleared)
+        deaths += patient.dies_of(points[0], patient.plan, partial(keeps_only, patient, accepted.version))
         if len(points) == 1 and points[0] == 0:
             steps = patient.fuse.steps()
             assert {"sql BEGIN", "sql COMMIT", f"unlink {before[0]}"} <= set(steps)

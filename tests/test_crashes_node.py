@@ -1,22 +1,34 @@
 """Nodes that are killed at each step of what they do, and started again: I-4 and I-5 hold, and nobody repairs anything.
 
 Each of several nodes dies at another step of one and the same thing; whatever is seen of any of them, alive or dead,
-is one whole published version, and never an earlier one than before.
+is one whole published version, and never an earlier one than before. What the steps are is found by a first time in
+which nobody dies.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.crash_farm import Mortal, MortalFarm, all_serve, content, sample, sooner_or_later
+from tests.crash_farm import (
+    Mortal,
+    MortalFarm,
+    all_are_tidy,
+    all_have_staged,
+    all_serve,
+    content,
+    sample,
+    sooner_or_later,
+)
 from tests.nursery import ForkedDaemons
 
-NODES = 6
+NODES = 8
+NOBODY = [0] * NODES
 LATER = "in:3600000000000"
-SOON = "in:1200000000"
+SOON = "in:1000000000"
 
 
 @pytest.fixture
@@ -24,10 +36,11 @@ def farm(forked: ForkedDaemons, tmp_path: Path) -> MortalFarm:
     return MortalFarm(forked, tmp_path)
 
 
-def rounds(points: Sequence[int]) -> Iterator[list[int]]:
-    """The points, as many at a time as there are nodes."""
+def rounds(steps: Sequence[str], times: int) -> Iterator[list[int]]:
+    """Numbers of steps, spread over all of them: in each round one for each node, as far as there are any."""
+    points = sample(len(steps), NODES * times)
     for at in range(0, len(points), NODES):
-        yield list(points[at : at + NODES])
+        yield points[at : at + NODES]
 
 
 def burn(
@@ -37,6 +50,11 @@ def burn(
     for node, point in zip(nodes, points, strict=False):
         node.fuse.arm(point)
     act()
+    return bury(nodes, done)
+
+
+def bury(nodes: Sequence[Mortal], done: Callable[[Mortal], bool]) -> int:
+    """Wait until all nodes are dead or done, and start the dead ones again; how many died."""
     for node in nodes:
         sooner_or_later(lambda node=node: node.daemon.ended or done(node), f"{node.node.name} is done, or dead")  # type: ignore[misc]
     dead = [node for node in nodes if node.daemon.ended]
@@ -52,7 +70,7 @@ def test_a_node_killed_at_any_step_of_its_first_copy_comes_to_serve_it(farm: Mor
     trial = farm.mortal("trial", number=0)
     sooner_or_later(lambda: trial.serves(one, "ready"), "the first node serves")
     steps = trial.fuse.steps()
-    assert {"replace active", "replace record"} <= set(steps)
+    assert {"replace active", "replace record", f"rename {one}"} <= set(steps)
     points = sample(len(steps), 18)
     nodes = [farm.mortal(f"web-{point}", number=point) for point in points]
     for node in nodes:
@@ -61,68 +79,63 @@ def test_a_node_killed_at_any_step_of_its_first_copy_comes_to_serve_it(farm: Mor
     assert len(dead) >= len(points) // 2
     for node in dead:
         node.look()
-        node.fuse.arm(4)  # and once more, in the middle of looking what the first death has left
+        node.fuse.arm(4)  # and once more, while it looks at what the first death has left
         node.start()
-    for node in dead:
-        sooner_or_later(lambda node=node: node.daemon.ended or node.serves(one, "ready"), "dead or done")  # type: ignore[misc]
-        node.revive()
+    bury(dead, lambda node: node.serves(one, "ready"))
     all_serve(nodes, one, "ready")
-    for node in nodes:
-        sooner_or_later(node.is_tidy, f"{node.node.name} has left nothing behind")
+    all_are_tidy(nodes)
 
 
 def test_a_node_killed_at_any_step_of_staging_serves_on_and_completes_what_it_began(farm: MortalFarm) -> None:
     nodes = [farm.mortal(f"web-{number}") for number in range(NODES)]
     all_serve(nodes, farm.publish(content(1)))
-    deaths, points = 0, [0]
-    mark = 2
-    for batch in ([0] * NODES, *rounds(range(NODES * 3))):
-        numbers = [points[number % len(points)] for number in batch]
-        version = ""
 
-        def stage(mark: int = mark) -> None:
-            nonlocal version
-            version = farm.publish(content(mark), LATER)
+    def stage(mark: int, points: Sequence[int]) -> int:
+        """Publish; nodes die while they stage it, and all complete it; then it becomes active. How many died."""
+        published: list[str] = []
+        deaths = burn(
+            nodes,
+            points,
+            lambda: published.append(farm.publish(content(mark), LATER)),
+            lambda node: node.has_staged(published[0]),
+        )
+        all_have_staged(nodes, published[0])
+        farm.again(published[0], SOON)
+        all_serve(nodes, published[0])
+        return deaths
 
-        deaths += burn(nodes, numbers, stage, lambda node: node.has_staged(version))
-        if mark == 2:
-            steps = nodes[0].fuse.steps()
-            assert f"rename {version}" in steps  # from what is being staged to the versions
-            points = sample(len(steps), NODES * 3)
-        for node in nodes:
-            sooner_or_later(lambda node=node: node.has_staged(version), f"{node.node.name} has staged")  # type: ignore[misc]
-        farm.again(version, SOON)
-        all_serve(nodes, version)
-        mark += 1
-    assert deaths >= len(points) // 2
-    for node in nodes:
-        sooner_or_later(node.is_tidy, f"{node.node.name} has left nothing behind")
+    stage(2, NOBODY)
+    steps = nodes[0].fuse.steps()
+    assert f"rename {farm.versions.order[-1]}" in steps  # from what is being staged to the versions
+    deaths = [stage(mark, points) for mark, points in enumerate(rounds(steps, 2), 3)]
+    assert sum(deaths) >= NODES // 2
+    all_are_tidy(nodes)
 
 
 def test_a_node_killed_at_any_step_of_a_swap_and_of_clearing_away_has_one_whole_version(farm: MortalFarm) -> None:
     nodes = [farm.mortal(f"web-{number}", "--keep", "1") for number in range(NODES)]
     all_serve(nodes, farm.publish(content(1)))
-    deaths, points = 0, [0]
-    for mark, batch in enumerate(([0] * NODES, [0] * NODES, *rounds(range(NODES * 4))), 2):
+
+    def swap(mark: int, points: Sequence[int]) -> int:
+        """Publish; nodes die while they swap to it, and all come to serve it. How many died."""
         version = farm.publish(content(mark), LATER)
-        for node in nodes:
-            sooner_or_later(lambda node=node: node.has_staged(version), f"{node.node.name} has staged")  # type: ignore[misc]
-        numbers = [points[number % len(points)] for number in batch]
-        deaths += burn(
-            nodes,
-            numbers,
-            lambda version=version: farm.again(version, SOON),  # type: ignore[misc]
-            lambda node: node.serves(version, "ready") and node.shop()["flips_to_report"] == 0,
-        )
+        all_have_staged(nodes, version)
+        deaths = burn(nodes, points, partial(farm.again, version, SOON), partial(has_swapped, version=version))
         all_serve(nodes, version, "ready")
-        if mark == 3:  # by now there was something to clear away
-            steps = nodes[0].fuse.steps()
-            assert {"replace active", "replace record"} <= set(steps)
-            assert any(step.startswith("rmdir") for step in steps)
-            points = sample(len(steps), NODES * 4)
-    assert deaths >= len(points) // 2
-    last = farm.publish(content(99))
-    all_serve(nodes, last, "ready")
-    for node in nodes:
-        sooner_or_later(node.is_tidy, f"{node.node.name} has left nothing behind")
-        assert len(list((node.cache / "versions").iterdir())) <= 2
+        return deaths
+
+    swap(2, NOBODY)  # from now on each swap has an old version to clear away
+    swap(3, NOBODY)
+    steps = nodes[0].fuse.steps()
+    assert {"replace active", "replace record"} <= set(steps)
+    assert any(step.startswith("rmdir") for step in steps)
+    deaths = [swap(mark, points) for mark, points in enumerate(rounds(steps, 3), 4)]
+    assert sum(deaths) >= NODES // 2
+    swap(99, NOBODY)
+    all_are_tidy(nodes)
+    assert all(len(list((node.cache / "versions").iterdir())) <= 2 for node in nodes)
+
+
+def has_swapped(node: Mortal, version: str) -> bool:
+    """Whether it serves the version, and the data server has its report."""
+    return node.serves(version, "ready") and node.shop()["flips_to_report"] == 0

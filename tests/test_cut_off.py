@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 
-from tests.crash_farm import Mortal, MortalFarm, all_serve, content, sooner_or_later
+from tests.crash_farm import Mortal, MortalFarm, all_have_staged, all_serve, content, sooner_or_later
 from tests.cutting_relay import CuttingRelay
 from tests.nursery import ForkedDaemons
 
@@ -110,7 +110,6 @@ def test_the_data_server_killed_while_nodes_stage_from_it(farm: MortalFarm) -> N
             node.look()
             assert node.answers() is not None
         farm.restart_data()
-        for node in nodes:
-            sooner_or_later(lambda node=node: node.has_staged(version), "the node has staged")  # type: ignore[misc]
+        all_have_staged(nodes, version)
     farm.again(version, "in:1500000000")
     all_serve(nodes, version, "ready")

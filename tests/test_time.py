@@ -14,7 +14,17 @@ import pytest
 from farmsyncd.core.standing import Turn
 from farmsyncd.edges.timing.clocks import RawClock
 from farmsyncd.node.record import Record
-from tests.crash_farm import SECOND, Mortal, MortalFarm, all_serve, content, machine_ns, sooner_or_later
+from tests.crash_farm import (
+    SECOND,
+    Mortal,
+    MortalFarm,
+    all_are_tidy,
+    all_have_staged,
+    all_serve,
+    content,
+    machine_ns,
+    sooner_or_later,
+)
 from tests.farm import SHOP
 from tests.node_bench import Bench, S
 from tests.nursery import ForkedDaemons
@@ -30,8 +40,7 @@ def farm(forked: ForkedDaemons, tmp_path: Path) -> MortalFarm:
 def staged(farm: MortalFarm, nodes: list[Mortal], mark: int) -> str:
     """Have all nodes stage a version that is not due for long."""
     version = farm.publish(content(mark), LATER)
-    for node in nodes:
-        sooner_or_later(lambda node=node: node.has_staged(version), f"{node.node.name} has staged")  # type: ignore[misc]
+    all_have_staged(nodes, version)
     return version
 
 
@@ -142,8 +151,7 @@ def test_nodes_that_join_around_the_time_do_the_right_one_of_the_two(farm: Morta
     assert farm.history()[0]["outcome"] == "active"
     # What one may have begun to copy before it was overtaken by the time goes when the next version comes.
     all_serve(nodes, farm.publish(content(3)), "ready")
-    for node in nodes:
-        sooner_or_later(node.is_tidy, "nothing half-done is left")
+    all_are_tidy(nodes)
 
 
 def test_joining_50_ms_before_the_time_brings_in_the_next_version_and_serves_it_from_the_time_on(
@@ -241,14 +249,15 @@ def test_a_periodic_dataset_goes_on_after_its_data_server_was_away_over_several_
     (source / "n").write_text("0")
     config = tmp_path / "data.toml"
     config.write_text(
-        f'[data]\nnow-lead = "100ms"\nfreeze-lead = "50ms"\n[data.dataset.shop]\ndirectory = "{source}"\nperiod = "1s"\n'
+        '[data]\nnow-lead = "100ms"\nfreeze-lead = "50ms"\n'
+        f'[data.dataset.shop]\ndirectory = "{source}"\nperiod = "1s"\n'
     )
     farm = MortalFarm(forked, tmp_path)
     farm.data.kill()
     farm.data.arguments += ("--config", str(config))
     farm.restart_data()
     node = farm.mortal("web-1")
-    sooner_or_later(lambda: (node.cache / "active" / "n").exists(), "the node serves")
+    sooner_or_later((node.cache / "active" / "n").exists, "the node serves")
     farm.data.kill()
     cycle = json.loads((node.cache / "record").read_bytes())["highest"]
     (source / "n").write_text("1")
