@@ -93,8 +93,7 @@ class AdminConnection(LineOnlyReceiver, TimeoutMixin):
 
     def _send(self, answer: Any) -> None:
         self._busy = False
-        if self.connected:
-            self.transport.write(msgspec.json.encode(answer) + b"\n")  # type: ignore[union-attr]
+        self.transport.write(msgspec.json.encode(answer) + b"\n")  # type: ignore[union-attr]
         self._work()
 
     def _failed(self, failure: Failure, words: list[str]) -> dict[str, object]:

@@ -165,7 +165,7 @@ class Checks(Service):
                 self._check(name, nodes[name].address)
 
     def _check(self, name: str, address: NodeAddress) -> None:
-        check = self._probe(address)
+        check: Deferred[Any] = defer.maybeDeferred(self._probe, address)
         self._running[name] = check
         check.addTimeout(self._timeout_s, self._clock)
         check.addCallbacks(self._succeeded, self._failed, callbackArgs=(name, address), errbackArgs=(name, address))
