@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 
-from bench import clock, flip, nodes, reader, staging
+from bench import balancer, clock, flip, nodes, reader, staging
 from bench.goals import Goal, at_least, at_most
 
 
@@ -31,6 +31,7 @@ BENCHMARKS: Mapping[str, Callable[[], list[Goal]]] = {
     "flip": flip.run,
     "staging": staging.run,
     "nodes": nodes.run,
+    "balancer": balancer.run,
     "reader": _reader,
     "clock": _clock,
 }

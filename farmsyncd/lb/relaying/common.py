@@ -56,7 +56,7 @@ class Common:
     """Whether the last client found a node."""
 
     def __attrs_post_init__(self) -> None:
-        self.pipes = PipePool(self.settings.pipes, self.settings.pipe_size)
+        self.pipes = PipePool(self.settings.pipes, self.settings.large_pipes, self.settings.pipe_size)
         self.view = memoryview(bytearray(self.settings.piece))
         self.open = Vigil(self.settings.idle_ns)
         self.half_closed = Vigil(self.settings.half_closed_ns)

@@ -61,7 +61,7 @@ class Front:
         self._sweeping: IDelayedCall | None = None
         limits = (settings.connect_ns, settings.greeting_ns, settings.half_closed_ns, settings.idle_ns)
         self._period_s = min(_LONGEST_S, max(_SHORTEST_S, min(limits) / 1e9 / _LOOKS))
-        self._gone: Deferred[None] | None = None
+        self._gone: list[Deferred[None]] = []
         self._limit: IDelayedCall | None = None
         self._stopped = False
 
@@ -92,18 +92,29 @@ class Front:
             del self._events.handlers[fd]
             self._events.unwatch(fd)
 
+    def accept_again(self) -> None:
+        """Go on accepting after :meth:`stop_accepting`."""
+        if not self._accepting:
+            fd = self._listener.fileno()
+            self._events.handlers[fd] = self
+            self._events.watch(fd, IN)
+            self._accepting, self._paused = True, False
+
     def finish(self, limit_s: float) -> Deferred[None]:
         """Accept nobody, wait until all connections have ended, and reset those that have not after ``limit_s``.
 
-        Fires when nobody is left. The front cannot be started again.
+        Fires when nobody is left. The front cannot be started again; another call sets another limit.
         """
         if self._stopped:
             return succeed(None)
         self.stop_accepting()
-        gone = self._gone = Deferred()
+        gone: Deferred[None] = Deferred()
+        self._gone.append(gone)
+        if self._limit is not None:
+            self._limit.cancel()
+            self._limit = None
         if limit_s > 0 and self._common.open:
             self._limit = self._reactor.callLater(limit_s, self._abort_all)
-            self._stop_if_gone()
         else:
             self._abort_all()
         return gone
@@ -152,7 +163,7 @@ class Front:
         """Somebody has gone."""
         if self._paused:
             self._events.soon(self._resume)
-        if self._gone is not None:
+        if self._gone:
             self._events.soon(self._stop_if_gone)
 
     def _resume(self) -> None:
@@ -175,9 +186,9 @@ class Front:
         self._stop_if_gone()
 
     def _stop_if_gone(self) -> None:
-        if self._gone is None or self._common.open:
+        if not self._gone or self._common.open:
             return
-        gone, self._gone = self._gone, None
+        everybody, self._gone = self._gone, []
         self._stopped = True
         for call in (self._limit, self._sweeping):
             if call is not None and call.active():
@@ -185,4 +196,5 @@ class Front:
         self._limit = self._sweeping = None
         self._events.stop()
         self._common.close()
-        gone.callback(None)
+        for gone in everybody:
+            gone.callback(None)

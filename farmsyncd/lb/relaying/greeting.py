@@ -44,6 +44,8 @@ class Greeting:
             self._relay.abort()
             return
         self.cancel()
+        # What comes from now on waits in the kernel until the client's leg is watched anew.
+        del self._relay.common.events.handlers[self._relay.front.fd]
         self._relay.greeted(accepted)
 
     def fail(self) -> None:

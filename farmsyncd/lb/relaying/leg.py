@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING
 
-from farmsyncd.lb.relaying import bulk
+from farmsyncd.lb.relaying import bulk, sockets
 from farmsyncd.lb.relaying.events import BOTH, END, ERROR, HANGUP, IN, OUT, READING, URGENT
 from farmsyncd.lb.relaying.pipes import Pipe
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from farmsyncd.lb.relaying.relay import Relay
 
 _NOW = socket.MSG_DONTWAIT
+_LAST = socket.MSG_DONTWAIT | socket.MSG_MORE
 _READABLE = IN | END | ERROR | HANGUP | URGENT
 _UNUSUAL = END | ERROR | HANGUP | URGENT
 _TURNS = 16
@@ -29,8 +30,8 @@ class Leg:
     """One connection of ``relay``; :attr:`other` is the one its bytes go to."""
 
     __slots__ = (
-        "bulky", "eager", "fd", "held", "large", "mask", "other", "over", "pipe", "ready", "relay", "rest", "silent",
-        "sock", "stuck", "urgent",
+        "bulky", "eager", "ending", "fd", "held", "large", "mask", "other", "over", "pipe", "ready", "relay", "rest",
+        "silent", "sock", "stuck", "urgent",
     )  # fmt: skip
 
     def __init__(self, relay: Relay, sock: socket.SocketType, mask: int) -> None:
@@ -46,6 +47,8 @@ class Leg:
         """There may be something to read."""
         self.eager = False
         """A short read does not mean that there is no more."""
+        self.ending = False
+        """Its peer has sent all that it will."""
         self.urgent = False
         """Its peer has sent urgent data, which splicing does not get over."""
         self.stuck = False
@@ -76,6 +79,8 @@ class Leg:
         if flags & _READABLE:
             if flags & _UNUSUAL:
                 self.eager = True
+                if flags & END:
+                    self.ending = True
                 if flags & URGENT:
                     self.urgent = True
                 if flags & ERROR and (self.over or self.stuck):
@@ -112,14 +117,20 @@ class Leg:
             self.relay.broken(self)
 
     def copy(self, other: Leg) -> None:
-        """Read and write until there is no more, or the other side takes no more. Raises OSError."""
+        """Read and write until there is no more, or the other side takes no more. Raises OSError.
+
+        What is probably the last piece is held back in the kernel for the end that follows: one segment has both.
+        """
         common = self.relay.common
         view = common.view
+        last = False
         for _ in range(_TURNS):
             try:
                 size = self.sock.recv_into(view, 0, _NOW)
             except BlockingIOError:
                 self.ready = False
+                if last:
+                    sockets.push(other.sock)
                 return
             if not size:
                 self.over = True
@@ -128,7 +139,8 @@ class Leg:
             self.silent = False
             self.relay.touched_ns = common.events.now_ns
             try:
-                sent = other.sock.send(view[:size], _NOW)
+                last = self.ending and size < len(view)
+                sent = other.sock.send(view[:size], _LAST if last else _NOW)
             except BlockingIOError:
                 sent = 0
             if sent < size:
@@ -137,7 +149,7 @@ class Leg:
                 return
             if size >= _LARGE:
                 self.large += 1
-                if self.large >= _LARGE_ONES and not self.urgent:
+                if self.large >= _LARGE_ONES and not self.eager:
                     bulk.begin(self, other)
                     return
             else:

@@ -25,5 +25,7 @@ class RelaySettings:
     """What is read at once when copying, and so the most that waits in memory for each direction."""
     pipes: int = 256
     """Pipes for splicing, at most; a direction that finds none copies."""
-    pipe_size: int = 1 << 18
-    """What a pipe should hold. 256 of these stay within what the kernel grants an unprivileged user."""
+    large_pipes: int = 48
+    """So many of them are made to hold ``pipe_size``, the others what pipes hold (64 KiB). Together they stay within
+    what the kernel grants an unprivileged user, 64 MiB."""
+    pipe_size: int = 1 << 20

@@ -58,6 +58,12 @@ def end_in_order(sock: socket.SocketType) -> None:
             return
 
 
+def push(sock: socket.SocketType) -> None:
+    """Send what was held back for more to come. Raises OSError."""
+    if sock.family in _TCP:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
 def is_closed(sock: socket.SocketType) -> bool:
     """Whether a TCP connection is over for the kernel: its peer has reset it, or does not answer any more."""
     try:
