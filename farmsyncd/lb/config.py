@@ -159,6 +159,8 @@ class BalancerConfig:
             )
         if self.data is None and not self.node:
             raise ValueError("expected a data server (data) or nodes (node), found neither: there is nobody to balance")
+        if not self.check_path.startswith("/"):
+            raise ValueError(f"expected a path to check that begins with a slash, found {self.check_path!r}")
         names = [one.name for one in self.node]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"expected each node once, found {', '.join(twice)} more often")
