@@ -11,7 +11,9 @@ import array
 import socket
 from collections.abc import Iterable, Sequence
 
-BACKLOG = 4096
+from farmsyncd.lb.relaying.front import BACKLOG
+from farmsyncd.lb.relaying.sockets import prepare_listener
+
 _MOST_AT_ONCE = 128  # the kernel passes 253 at most with one message
 _FD_SIZE = array.array("i").itemsize
 
@@ -27,7 +29,7 @@ def group(first: socket.socket, count: int) -> list[socket.socket]:
     try:
         sockets.extend(_another(first) for _ in range(1, count))
         for one in sockets:
-            one.setblocking(False)
+            prepare_listener(one)  # before the first client comes, who inherits it
             one.listen(BACKLOG)
     except BaseException:
         close(sockets)
