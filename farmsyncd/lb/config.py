@@ -150,6 +150,17 @@ class BalancerConfig:
     check_timeout_ns: int = setting(bounded(DURATION, "10ms"), "for a check to end well", default="2s")
     check_rise: int = setting(bounded(INTEGER, 1), "so many good checks in a row bring a node back", default=2)
     check_fall: int = setting(bounded(INTEGER, 1), "so many bad ones, or connects, in a row take it down", default=3)
+    workers: int = setting(bounded(INTEGER, 1, 64), "how many processes share the work", default=1)
+    state: Path | None = setting(PATH, "the balancer's own directory: what a restart is to know", default=None)
+    take_over: bool = setting(
+        FLAG, "take over from the balancer that uses the state directory, if there is one", default=False
+    )
+    drain_limit_ns: int = setting(
+        DURATION, "a balancer that is stopped gives connections so long to end", default="30s"
+    )
+    linger_ns: int = setting(
+        DURATION, "a balancer that another one took over from gives connections so long to end", default="1h"
+    )
     nodes: Mapping[str, NodeConfig] = setting(tables(NodeConfig, NAME), "what is special about a node", default={})
 
     def __attrs_post_init__(self) -> None:
@@ -164,3 +175,16 @@ class BalancerConfig:
         names = [one.name for one in self.node]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"expected each node once, found {', '.join(twice)} more often")
+        if self.take_over and self.state is None:
+            raise ValueError("expected a state directory (state) to take over from another balancer (take-over)")
+        if self.workers > 1:
+            self._check_workers()
+
+    def _check_workers(self) -> None:
+        if not self.listen.startswith(("tcp:", "tcp6:")):
+            raise ValueError(f"expected a tcp endpoint for {self.workers} workers to share, found {self.listen}")
+        if self.accept_proxy:
+            raise ValueError(
+                "expected one worker (workers) with accept-proxy: the kernel finds a client's worker by the packets' "
+                "address, and with a balancer in front that is the balancer's"
+            )
