@@ -23,6 +23,7 @@ import attrs
 from farmsyncd.edges.cache.pointerfile import PointerFile
 from farmsyncd.edges.content import durable
 from farmsyncd.edges.timing.farmclock import FarmClock
+from tests.timens import boot_earlier
 
 _OS_CALLS = (
     *("rename", "replace", "link", "symlink", "unlink", "mkdir", "rmdir", "chmod", "fsync", "fdatasync"),
@@ -101,9 +102,15 @@ def _last_part(name: object) -> str:
 
 
 def install(plan: dict[str, Any]) -> None:
-    """Wrap what has to be wrapped in this process."""
+    """Do to this process what ``plan`` says.
+
+    ``fuse``: where a :class:`Fuse` may arm it. ``wall``: the file that says how its wall clock is set. ``booted``: how
+    many seconds earlier it finds the machine booted.
+    """
     if "fuse" in plan:
         _count_steps(_Burning(Path(plan["fuse"])))
+    if "booted" in plan:
+        boot_earlier(plan["booted"])
     if "wall" in plan:
         _set_wall(Path(plan["wall"]))
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,15 +12,15 @@ import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred
 
+from farmsyncd.edges.cache.pointerfile import boot_id
 from farmsyncd.edges.timing.alarm import Alarm
 from farmsyncd.edges.timing.clocks import RawClock
 from farmsyncd.edges.timing.farmclock import FarmClock
 from farmsyncd.edges.timing.steady import SteadyTime
 from farmsyncd.edges.timing.trigger import Trigger
+from tests import timens
 from tests.crash_farm import SECOND, Mortal, MortalFarm, all_have_staged, all_serve, content, sooner_or_later
-from tests.daemons import Daemon, Daemons
-from tests.farm import Farm
-from tests.nursery import ForkedDaemons
+from tests.nursery import ForkedDaemon, ForkedDaemons
 
 LATER = "in:3600000000000"
 HOUR = 3600.0
@@ -147,69 +143,47 @@ def test_all_wall_clocks_of_a_farm_are_set_while_a_flip_is_pending(
     assert abs(accepted.activates_at - activates_at - HOUR * 1e9) < 600 * SECOND
 
 
-needs_time_namespaces = pytest.mark.skipif(
-    shutil.which("unshare") is None
-    or not Path(f"/proc/self/task/{os.getpid()}/children").exists()
-    or subprocess.run(
-        ["unshare", "--time", "--fork", "--kill-child", "--monotonic", "9", "true"], capture_output=True, check=False
-    ).returncode
-    != 0,
-    reason="wants time namespaces: Linux, util-linux, and the right to make one",
-)
-
-
-def booted(seconds_ago: int) -> tuple[str, ...]:
-    """What a daemon is started through to find that the machine booted so many seconds earlier than it did."""
-    shift = str(seconds_ago)
-    return ("unshare", "--time", "--fork", "--kill-child", "--monotonic", shift, "--boottime", shift)
-
-
-def kill_inside(daemon: Daemon) -> None:
-    """Kill what runs in the namespace, and wait until all of it is gone."""
-    assert daemon.process is not None
-    pid = daemon.process.pid
-    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-        os.kill(int(child), signal.SIGKILL)
-    daemon.wait()
-
-
-@needs_time_namespaces
+@pytest.mark.skipif(not timens.work_here(), reason="wants time namespaces: Linux 5.6, and the right to make them")
 def test_machines_whose_raw_clocks_differ_by_days_flip_together_and_come_back_after_a_reboot(
-    daemons: Daemons, tmp_path: Path
+    forked: ForkedDaemons, tmp_path: Path
 ) -> None:
-    farm = Farm(daemons, tmp_path)
-    farm.data.kill()
-    farm.data.through = booted(500_000)
-    farm.restart_data()
-    node = farm.node("web-1")
+    forked.next_plan = {"booted": 500_000}
+    farm = MortalFarm(forked, tmp_path)
+    node = farm.mortal("web-1")
     node.daemon.kill()
-    node.daemon.through = booted(1_000_000)
-    node.daemon.start().ready()
-    try:
-        one = farm.publish({"index.html": b"1"})
-        farm.settled(one)
-        two = farm.publish({"index.html": b"2"})
-        farm.settled(two)
-        before = node.status()["farm_time_ns"]
-        # Both machines boot again: their clocks begin anew, at less than they had shown.
-        kill_inside(node.daemon)
-        kill_inside(farm.data)
-        farm.data.through = booted(100_000)
-        farm.restart_data()
-        node.daemon.through = booted(200_000)
-        node.daemon.start().ready()
-        sooner_or_later(lambda: node.serves(two, state="ready"), "the node serves what it had")
-        sooner_or_later(later_than(node.status, before), "farm time goes on")
-        three = farm.publish({"index.html": b"3"})
-        farm.settled(three)
-        report = farm.whole_report(three)
-        assert report["version"] == three
-        [flip] = report["nodes"]
-        assert flip["activated_at_ns"] + flip["error_bound_ns"] >= report["activates_at_ns"]
-    finally:
-        for daemon in daemons:
-            if daemon.process is not None:
-                kill_inside(daemon)
+    node.daemon.plan["booted"] = 1_000_000
+    node.daemon.start()
+    one = farm.publish(content(1))
+    all_serve_by_link([node], one)
+    pointer = node.node.pointer()
+    assert pointer is not None
+    assert pointer.boot_id != boot_id()  # it runs by other clocks than this process
+    two = farm.publish(content(2))
+    all_serve_by_link([node], two)
+    before = node.node.status()["farm_time_ns"]
+    # Both machines boot again: their clocks begin anew, at less than they had shown.
+    data = farm.data
+    assert isinstance(data, ForkedDaemon)
+    node.daemon.kill()
+    data.kill()
+    data.plan["booted"], node.daemon.plan["booted"] = 100_000, 200_000
+    farm.restart_data()
+    node.daemon.start()
+    all_serve_by_link([node], two)
+    sooner_or_later(later_than(node.node.status, before), "farm time goes on")
+    accepted = farm.schedule(content(3))
+    all_serve_by_link([node], accepted.version)
+    flip = farm.flips(accepted.cycle, "web-1")["web-1"]
+    assert flip["activated_at_ns"] + flip["error_bound_ns"] >= accepted.activates_at
+
+
+def all_serve_by_link(nodes: list[Mortal], version: str) -> None:
+    """Wait until all of them serve a version; the pointers are for readers in the nodes' own namespaces."""
+    for node in nodes:
+        sooner_or_later(
+            lambda node=node: node.node.linked() == version == node.answers(),  # type: ignore[misc]
+            f"{node.node.name} serves {version}",
+        )
 
 
 def later_than(status: Callable[[], dict[str, Any]], before: int) -> Callable[[], bool]:
