@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
 import attrs
 
-from farmsyncd.core import ranges
 from farmsyncd.edges.config import setting, tables
 from farmsyncd.edges.endpointcheck import CLIENT, SERVER
 from farmsyncd.edges.settings import (
@@ -27,8 +27,10 @@ from farmsyncd.edges.settings import (
     listing,
 )  # fmt: skip
 
-_LAST_STATUS = 599
+_STATUS = frozenset(range(100, 600))
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+_LONGEST_DOMAIN = 200
+_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?", re.ASCII)
 _PRIVATE = ["127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "::1/128", "fc00::/7", "fe80::/10"]
 
 
@@ -62,11 +64,32 @@ def _network(value: object) -> Network:
     return ipaddress.ip_network(TEXT.read(value))
 
 
+def _dns_endpoint(value: object) -> str:
+    if not SERVER.read(value).startswith(("tcp:", "tcp6:")):
+        raise ValueError("tcp stands for UDP on the same port, too")
+    return SERVER.read(value)
+
+
+def _domain(value: object) -> str:
+    name = TEXT.read(value).lower().removesuffix(".")
+    if len(name) > _LONGEST_DOMAIN or not all(map(_LABEL.fullmatch, name.split("."))):
+        raise ValueError
+    return name
+
+
 def _statuses(value: object) -> frozenset[int]:
-    return frozenset(ranges.read(TEXT.read(value), _LAST_STATUS + 1))
+    codes: set[int] = set()
+    for part in TEXT.read(value).split(","):
+        first, _, last = part.strip().partition("-")
+        codes.update(range(int(first), int(last or first) + 1))
+    if not codes or not codes <= _STATUS:
+        raise ValueError
+    return frozenset(codes)
 
 
 NODE: Kind[NodeAddress] = Kind('a node\'s name and address, such as "shop-1=10.0.0.5:8080" or "b=unix:/run/b"', _node)
+DNS_ENDPOINT: Kind[str] = Kind('a tcp endpoint, such as "tcp:53:interface=10.0.0.1"', _dns_endpoint)
+DOMAIN: Kind[str] = Kind('a domain name, such as "www.shop.example"', _domain)
 NETWORK: Kind[Network] = Kind('a network, such as "10.0.0.0/8" or "2001:db8::5"', _network)
 STATUSES: Kind[frozenset[int]] = Kind('HTTP status codes, such as "200-399"', _statuses)
 
@@ -142,6 +165,14 @@ class BalancerConfig:
     proxy_from: tuple[Network, ...] = setting(
         listing(NETWORK), "a network that PROXY headers are accepted from", default=_PRIVATE
     )
+    dns: str | None = setting(DNS_ENDPOINT, "where questions for dns-name are answered, over UDP and TCP", default=None)
+    dns_name: str | None = setting(DOMAIN, "the farm's name, which this is a name server of", default=None)
+    dns_server: tuple[str, ...] = setting(
+        listing(DOMAIN), "a name of a name server of dns-name, as the parent zone has it", default=[]
+    )
+    dns_ttl_ns: int = setting(
+        bounded(DURATION, "1s", "1d"), "for how long an answer may be kept by whoever asked", default="5s"
+    )
 
     check: str = setting(choice("tcp", "http", "none"), "how nodes are checked: tcp, http or none", default="tcp")
     check_path: str = setting(TEXT, "what a check by HTTP asks for", default="/")
@@ -172,6 +203,8 @@ class BalancerConfig:
             raise ValueError("expected a data server (data) or nodes (node), found neither: there is nobody to balance")
         if not self.check_path.startswith("/"):
             raise ValueError(f"expected a path to check that begins with a slash, found {self.check_path!r}")
+        if (self.dns is None) != (self.dns_name is None):
+            raise ValueError("expected both or neither of dns and dns-name")
         names = [one.name for one in self.node]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"expected each node once, found {', '.join(twice)} more often")

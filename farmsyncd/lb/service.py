@@ -18,6 +18,7 @@ from farmsyncd.edges.release import RELEASE
 from farmsyncd.lb.admin import AdminSocket
 from farmsyncd.lb.config import BalancerConfig
 from farmsyncd.lb.deciding import Waiting, checks_of, deciding, observer_of
+from farmsyncd.lb.dns.endpoint import dns_endpoint
 from farmsyncd.lb.observer import me
 from farmsyncd.lb.options import Options
 from farmsyncd.lb.prologue import prologue_of
@@ -55,6 +56,9 @@ def build(config: BalancerConfig, reactor: Any) -> MultiService:
         site = HttpSide(figures.status, figures.metrics, figures.ready).site(reactor)
         endpoint = serverFromString(reactor, config.http)
         listeners["http"] = Listener(PROGRAM, "HTTP", config.http, endpoint, site)
+    if config.dns is not None:
+        endpoint = dns_endpoint(config, mind.farm, time.monotonic_ns, reactor)
+        listeners["dns"] = Listener(PROGRAM, "DNS", config.dns, endpoint, Factory())
     for listener in listeners.values():
         listener.setServiceParent(services)  # type: ignore[no-untyped-call]
     if config.addresses is not None:

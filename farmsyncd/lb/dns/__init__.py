@@ -1,0 +1,9 @@
+"""Balancing by DNS round robin: the farm's name is answered with the addresses of the nodes that take new clients.
+
+=============  ======================================================================================
+``zone``       what is answered to a question: whole messages, as bytes
+``addresses``  the nodes' addresses, in an order that turns with each question
+``serving``    UDP and TCP on one port
+``endpoint``   all of it, from a balancer's configuration
+=============  ======================================================================================
+"""
