@@ -14,17 +14,26 @@ from typing import Any
 
 import attrs
 
-from farmsyncd.lb.config import NodeAddress
 from farmsyncd.lb.relaying.binding import bind
 from farmsyncd.lb.relaying.front import Front
 from farmsyncd.lb.relaying.settings import RelaySettings
+
+
+@attrs.frozen
+class Address:
+    """Where a node is, as a relay wants to know it."""
+
+    name: str
+    host: str
+    port: int
+    path: str
 
 
 @attrs.define(eq=False)
 class PlainNode:
     """A node, for a seat."""
 
-    address: NodeAddress
+    address: Address
     connections: int = 0
 
 
@@ -83,7 +92,7 @@ class PlainDispatcher:
 def node(name: str, host: str, port: int) -> PlainNode:
     """A node at an address, or at a path when ``host`` is one."""
     path = host if host.startswith("/") else ""
-    return PlainNode(NodeAddress(name, "" if path else host, port, path))
+    return PlainNode(Address(name, "" if path else host, port, path))
 
 
 def main() -> None:

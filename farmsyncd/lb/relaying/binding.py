@@ -1,4 +1,4 @@
-"""From the description of an endpoint to a listening socket of our own, and its life as one of Twisted's ports.
+"""From the description of an endpoint to a socket of our own to listen with.
 
 Twisted's own parsers read the description: they are given something in a reactor's place that binds instead of
 listening.
@@ -10,19 +10,13 @@ import contextlib
 import os
 import socket
 import stat
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.defer import Deferred, execute, succeed
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFactory, IStreamServerEndpoint
+from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
-from zope.interface import implementer
-
-from farmsyncd.lb.relaying.front import Front
 
 _MODE = 0o666
 
@@ -98,53 +92,17 @@ def _clear(path: Path) -> None:
                     path.unlink()
 
 
-@implementer(IStreamServerEndpoint)
-class RawEndpoint:
-    """Listens with a :class:`Front`, which ``made`` makes of the socket; listen()'s factory is not used."""
-
-    def __init__(self, endpoint: str, made: Callable[[socket.socket], Front]) -> None:
-        self._endpoint = endpoint
-        self._made = made
-
-    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:  # noqa: ARG002, N803 - the interface
-        """Bind and start."""
-        return execute(self._listen)
-
-    def _listen(self) -> IListeningPort:
-        try:
-            listener = bind(self._endpoint)
-        except OSError as error:
-            raise CannotListenError(None, self._endpoint, error) from None
-        front = self._made(listener)
-        front.start()
-        return RawPort(listener, front)
+def where(listener: socket.socket) -> IAddress:
+    """Where a socket that :func:`bind` gave listens."""
+    name = listener.getsockname()
+    if listener.family == socket.AF_UNIX:
+        return UNIXAddress(name)
+    kind = IPv6Address if listener.family == socket.AF_INET6 else IPv4Address
+    return kind("TCP", *name)
 
 
-@implementer(IListeningPort)
-class RawPort:
-    """A listening socket with its front, which runs already."""
-
-    def __init__(self, listener: socket.socket, front: Front) -> None:
-        self._listener = listener
-        self._front = front
-
-    def startListening(self) -> None:  # noqa: N802 - IListeningPort
-        """It does."""
-
-    def stopListening(self) -> Deferred[None]:  # noqa: N802 - IListeningPort
-        """Accept nobody any more, and close the socket."""
-        if self._listener.fileno() >= 0:
-            self._front.stop_accepting()
-            if self._listener.family == socket.AF_UNIX:
-                with contextlib.suppress(OSError):
-                    Path(self._listener.getsockname()).unlink()
-            self._listener.close()
-        return succeed(None)
-
-    def getHost(self) -> IAddress:  # noqa: N802 - IListeningPort
-        """Where it listens."""
-        name = self._listener.getsockname()
-        if self._listener.family == socket.AF_UNIX:
-            return UNIXAddress(name)
-        kind = IPv6Address if self._listener.family == socket.AF_INET6 else IPv4Address
-        return kind("TCP", *name)
+def unlink(listener: socket.socket) -> None:
+    """Take away the path of a Unix socket that nobody goes on listening at. Nothing for other sockets."""
+    if listener.family == socket.AF_UNIX:
+        with contextlib.suppress(OSError):
+            Path(listener.getsockname()).unlink()

@@ -100,6 +100,11 @@ class Front:
             self._events.watch(fd, IN)
             self._accepting, self._paused = True, False
 
+    def look(self) -> None:
+        """Accept those who wait now, as far as it goes in one go, without being told of them."""
+        if self._accepting and not self._paused:
+            self.event(IN)
+
     def finish(self, limit_s: float) -> Deferred[None]:
         """Accept nobody, wait until all connections have ended, and reset those that have not after ``limit_s``.
 
@@ -174,6 +179,7 @@ class Front:
     def _sweep(self) -> None:
         self._sweeping = self._reactor.callLater(self._period_s, self._sweep)
         try:
+            self._events.doRead()  # what has come in time was in time, although this process was late
             self._common.sweep(self._events.refresh())
             self._resume()
         except Exception:
