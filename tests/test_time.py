@@ -11,7 +11,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from farmsyncd.core.pointer import Pointer
 from farmsyncd.core.standing import Turn
+from farmsyncd.edges.cache.pointerfile import PointerReader
 from farmsyncd.edges.timing.clocks import RawClock
 from farmsyncd.node.record import Record
 from tests.crash_farm import (
@@ -179,6 +181,40 @@ def test_joining_50_ms_after_the_time_serves_the_new_version_although_the_plan_s
     bench.plan(5, Turn(1, one.version, bench.farm_ns - 100 * S), Turn(2, two.version, at_ns))
     assert bench.stager.wanted == two.version
     bench.stager.deliver(two)
+    assert (bench.linked(), bench.served()) == ("two", "two")
+
+
+def test_a_start_that_takes_until_after_the_time_does_not_take_back_what_readers_have_seen(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    one, two = bench.version("one"), bench.version("two")
+    first, second = (Turn(1, one.version, bench.farm_ns - 100 * S), Turn(2, two.version, bench.farm_ns + 5 * S))
+    bench.replica.start()
+    bench.plan(1, first)
+    bench.stager.deliver(one)
+    bench.plan(2, first, second)
+    bench.stager.deliver(two)
+    bench.time.advance(4.5)
+    bench.crash()
+    replica = bench.replica = bench._open()  # it has looked at its disk before the time ...
+    bench.time.sleep(1.0)
+    told = PointerReader(bench.cache.pointer_path)
+
+    def seen() -> str | None:
+        pointer = told.read_again()
+        return None if pointer is None else pointer.current(bench.time.machine_ns(bench.time.now_ns()))
+
+    assert seen() == two.version
+    bench.compared = False
+    seen_at_each_writing = []
+    write = bench.page.write
+
+    def watched(pointer: Pointer) -> None:
+        write(pointer)
+        seen_at_each_writing.append(seen())
+
+    bench.page.write = watched  # type: ignore[method-assign]
+    replica.start()  # ... and begins to serve after it
+    assert set(seen_at_each_writing) == {two.version}
     assert (bench.linked(), bench.served()) == ("two", "two")
 
 

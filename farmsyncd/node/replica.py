@@ -88,7 +88,7 @@ class Replica:
                 "{dataset}: version {version} on this disk is damaged and will not be served: {what}",
                 dataset=self.dataset, version=damage.version, what=damage.what,
             )  # fmt: skip
-        active = self._found.active
+        active = self._reached()
         self.pointing.serve(active)
         if active is not None:
             self.log.info(
@@ -100,6 +100,13 @@ class Replica:
                 self._swaps.done(active, self._around.clock.now_ns())
                 self._diary.swapped(active)
         self.reconsider()
+
+    def _reached(self) -> Turn | None:
+        """The active turn as of now: looking at the disk takes its time, in which readers may have flipped."""
+        pending, remembered = self._found.pending, self._remembered
+        if pending is None or remembered is None or pending.version not in self._found.complete:
+            return self._found.active
+        return pending if remembered.at_ns <= self._around.clock.now_ns() else self._found.active
 
     def stop(self) -> Deferred[None]:
         """Bring nothing more in and flip no more; fires when nothing runs any more."""
