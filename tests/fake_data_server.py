@@ -158,7 +158,7 @@ class FakeDataServer:
             case _:
                 raise AssertionError(f"{message} is not for a data server")
 
-    def _send_chunks(self, link: Link, version: str, numbers: str) -> None:
+    def _send_chunks(self, link: Link, version: str, numbers: bytes) -> None:
         one = self.versions[version]
         distinct = one.manifest.distinct_chunks()
         for count, number in enumerate(ranges.read(numbers, len(distinct))):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from farmsyncd.core import words
 from farmsyncd.core.messages import VERBS, Message
 
-_BIGGEST = 10**19 - 1
+_BIGGEST = 2**63 - 1
 _BY_KIND: dict[str, st.SearchStrategy[Any]] = {
     words.TEXT.what: st.text(st.characters(exclude_categories=["Cs"]), max_size=40),
     words.NAME.what: st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", fullmatch=True),

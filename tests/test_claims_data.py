@@ -89,7 +89,7 @@ def test_claim_s1_09_after_the_activation_the_staged_data_becomes_active_and_new
     with Caller(address, "stager", "web-1") as stager:
         assert third.version is not None
         manifest = decode_pieces(stager.ask(GetManifest(third.version), ManifestIs).pieces, third.version)
-        chunk = stager.ask(GetChunks(third.version, "0"), Chunk)
+        chunk = stager.ask(GetChunks(third.version, b"0"), Chunk)
         assert stager.expect(Sent).version == third.version
         assert [entry.path for entry in manifest.entries] == [b"a"]
         assert chunk.data == b"2"
@@ -165,7 +165,7 @@ def test_claim_s1_16_the_data_server_tells_connected_nodes_of_a_new_time_and_giv
     with Caller(address, "stager", "web-1") as stager:
         manifest = decode_pieces(stager.ask(GetManifest(accepted.version), ManifestIs).pieces, accepted.version)
         wanted = {digest for digest, _length in manifest.distinct_chunks()}
-        stager.send(GetChunks(accepted.version, f"0-{len(wanted) - 1}"))
+        stager.send(GetChunks(accepted.version, f"0-{len(wanted) - 1}".encode()))
         while isinstance(message := stager.receive(), Chunk):
             wanted.remove(message.digest)
         assert message == Sent(accepted.version)

@@ -97,7 +97,7 @@ class Patient:
             manifest = decode_pieces(stager.ask(GetManifest(version), ManifestIs).pieces, version)
             chunks: dict[bytes, bytes] = {}
             distinct = manifest.distinct_chunks()
-            stager.send(GetChunks(version, f"0-{len(distinct) - 1}"))
+            stager.send(GetChunks(version, f"0-{len(distinct) - 1}".encode()))
             while isinstance(message := stager.receive(), Chunk):
                 data = unpacker.unpack(message.digest, message.codec, message.length, message.data)
                 chunks[message.digest] = bytes(data)

@@ -160,7 +160,7 @@ def test_an_upload_in_progress_and_one_that_broke_off_keep_their_chunks_for_a_wh
     for number in range(5):
         activated(room, site, a=content(number))
     again = room.operator().ask(offer)
-    assert again == Lack(manifest.version, "1")
+    assert again == Lack(manifest.version, b"1")
     room.pass_(3601)
     room.peers[-1].leave()
     room.pass_(3601)

@@ -262,7 +262,7 @@ def test_an_upload_sends_only_what_is_lacking_and_is_served_as_it_came(room: Roo
     manifest = scanned.manifest
     lack = operator.ask(Offer(manifest.version, tuple(encode_pieces(manifest))))
     assert isinstance(lack, Lack)
-    assert lack.ranges == "1"  # the page is there already
+    assert lack.ranges == b"1"  # the page is there already
     accepted = operator.publish("shop", site)
     assert accepted.replaced == first.version
     assert accepted.cycle == 2
@@ -270,7 +270,7 @@ def test_an_upload_sends_only_what_is_lacking_and_is_served_as_it_came(room: Roo
     got = stager.ask(GetManifest(manifest.version))
     assert isinstance(got, ManifestIs)
     assert decode_pieces(got.pieces, manifest.version) == manifest
-    *chunks, sent = stager.say(GetChunks(manifest.version, "0-1"))
+    *chunks, sent = stager.say(GetChunks(manifest.version, b"0-1"))
     assert sent == Sent(manifest.version)
     assert {chunk.digest for chunk in chunks if isinstance(chunk, Chunk)} == {d for d, _ in manifest.distinct_chunks()}
 
@@ -477,10 +477,10 @@ def test_a_stager_is_told_what_is_not_to_be_had(room: Room, site: Path) -> None:
     version = room.operator().publish("shop", site).version
     stager = room.peer("stager", "web-1")
     refused(stager.ask(GetManifest(NOWHERE)), "gone")
-    refused(stager.ask(GetChunks(NOWHERE, "0")), "gone")
-    refused(stager.ask(GetChunks(version, "0-9")), "bad", "below 2")
-    refused(stager.ask(GetChunks(version, "what")), "bad", "ranges")
-    assert stager.ask(GetChunks(version, "")) == Sent(version)
+    refused(stager.ask(GetChunks(NOWHERE, b"0")), "gone")
+    refused(stager.ask(GetChunks(version, b"0-9")), "bad", "below 2")
+    refused(stager.ask(GetChunks(version, b"what")), "bad", "ranges")
+    assert stager.ask(GetChunks(version, b"")) == Sent(version)
     assert stager.gone is None
 
 
@@ -496,12 +496,12 @@ def test_a_chunk_damaged_on_the_disk_is_found_when_it_is_asked_for_again_and_hea
     at = data.index(b"<h1>Shop")
     pack.write_bytes(data[:at] + b"X" + data[at + 1 :])
     stager = room.peer("stager", "web-1")
-    assert len(stager.say(GetChunks(version, "0"))) == 2  # sent as it lies: whoever gets it sees that it is damaged
-    refused(stager.ask(GetChunks(version, "0")), "gone", digest.hex(), "publish its tree again")
+    assert len(stager.say(GetChunks(version, b"0"))) == 2  # sent as it lies: whoever gets it sees that it is damaged
+    refused(stager.ask(GetChunks(version, b"0")), "gone", digest.hex(), "publish its tree again")
     assert not room.parts.library.store.has(digest)
     refused(operator.ask(Publish("shop", version, "now")), "gone", "damaged")
     operator.publish("shop", site)
-    assert len(stager.say(GetChunks(version, "0"))) == 2
+    assert len(stager.say(GetChunks(version, b"0"))) == 2
     assert room.parts.library.store.read(digest) == (site / "index.html").read_bytes()
     assert length == 13
 
@@ -523,7 +523,7 @@ def test_after_a_restart_all_is_as_it_was_and_what_is_overdue_is_rolled_over_by_
     assert isinstance(plan, Plan)
     assert (plan.cycle, plan.version, plan.next_cycle) == (2, v2, None)
     stager = room.peer("stager", "web-1")
-    assert len(stager.say(GetChunks(v2, "0"))) == 2
+    assert len(stager.say(GetChunks(v2, b"0"))) == 2
 
 
 def test_an_upload_that_broke_off_is_taken_up_again(room: Room, site: Path) -> None:
@@ -531,12 +531,12 @@ def test_an_upload_that_broke_off_is_taken_up_again(room: Room, site: Path) -> N
     first = room.operator()
     lack = first.ask(Offer(manifest.version, tuple(encode_pieces(manifest))))
     assert isinstance(lack, Lack)
-    assert lack.ranges == "0-1"
+    assert lack.ranges == b"0-1"
     data = (site / "index.html").read_bytes()
     first.say(Chunk(manifest.distinct_chunks()[0][0], "raw", len(data), data))
     first.leave()
     again = room.operator().ask(Offer(manifest.version, tuple(encode_pieces(manifest))))
-    assert again == Lack(manifest.version, "1")
+    assert again == Lack(manifest.version, b"1")
 
 
 def test_a_fault_of_ours_is_logged_and_the_peer_told_no_more_than_it_needs(

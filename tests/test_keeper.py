@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.failure import Failure
 
+from farmsyncd.core import naming
 from farmsyncd.core.cycle import Course, Step
 from farmsyncd.core.refusal import Refused
 from farmsyncd.core.when import When, WhenKind
@@ -275,6 +276,24 @@ def test_a_listener_that_fails_harms_no_other(farm: Farm, logged_errors: LoggedE
     farm.publish(V1, 10)
     assert len(farm.told) == 1
     assert logged_errors.take(ZeroDivisionError)
+
+
+@pytest.mark.parametrize("name", ["lock", "addresses.json"])
+def test_a_dataset_that_would_take_a_file_of_the_nodes_is_refused(farm: Farm, name: str) -> None:
+    version = VersionRecord(name, V1, 0, 1, 1)
+    with pytest.raises(Refused, match="choose another name"):
+        farm.keeper.foresee(name, V1, When(WhenKind.NOW))
+    with pytest.raises(Refused, match="choose another name"):
+        now(farm.keeper.publish(version, When(WhenKind.NOW), "publish", "tester"))
+
+
+def test_there_are_never_more_datasets_than_one_line_can_list(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(naming, "MOST", 2)
+    now(farm.keeper.publish(VersionRecord("toys", V1, 0, 1, 1), When(WhenKind.NOW), "publish", "tester"))
+    for _ in range(2):
+        farm.publish(V1, 60)
+    with pytest.raises(Refused, match="at most 2 datasets"):
+        farm.keeper.foresee("books", V1, When(WhenKind.NOW))
 
 
 def test_what_would_be_done_is_foreseen_and_not_done(farm: Farm) -> None:

@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farmsyncd.core import words
+from farmsyncd.core import ranges, words
 from farmsyncd.core.messages import VERBS, Message, MessageError, Side, read
+from farmsyncd.core.messages.content import GetChunks, Lack
 from farmsyncd.core.messages.greeting import Hello
+from farmsyncd.core.messages.schedule import DatasetsAre, Pins
 from farmsyncd.core.wire import Frame, FrameParser, WireError, encode
 from tests.message_examples import any_message, messages_of
 
@@ -31,6 +33,19 @@ def test_messages_survive_any_chunking(messages: list[Message], step: int) -> No
     for at in range(0, len(stream), step):
         got += [VERBS[frame.verb].from_frame(frame) for frame in parser.feed(stream[at : at + step])]
     assert got == messages
+
+
+@pytest.mark.parametrize("verb", [GetChunks, Lack])
+def test_the_numbers_of_chunks_travel_however_scattered_they_are(verb: type[GetChunks | Lack]) -> None:
+    every_other = ranges.spell(range(0, 1_000_000, 2))
+    (frame,) = FrameParser().feed(encode(verb("a" * 40, every_other).frame()))
+    assert verb.from_frame(frame).ranges == every_other
+
+
+@pytest.mark.parametrize("most", [DatasetsAre(("d" * 64,) * 1000), Pins("d" * 64, ("a" * 40,) * 1000)])
+def test_as_many_names_as_there_may_be_fit_a_line(most: Message) -> None:
+    (frame,) = FrameParser().feed(encode(most.frame()))
+    assert type(most).from_frame(frame) == most
 
 
 WORDS = st.sampled_from(
@@ -100,7 +115,7 @@ def test_integers_have_one_spelling(word: str) -> None:
         (words.VERSION, "a" * 39),
         (words.EPOCH, "a" * 17),
         (words.DIGEST, b"short"),
-        (words.INTEGER, 10**19),
+        (words.INTEGER, 2**63),
         (words.INTEGER, None),
         (words.INTEGER, 1.5),
         (words.TEXT, "\ud800"),

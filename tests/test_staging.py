@@ -112,7 +112,7 @@ def test_what_an_older_version_has_is_linked_and_only_the_rest_is_asked_for(benc
     result(bench.bring(new, (base,)))
     assert bench.asked() == [GetManifest, GetChunks, GetDelta, GetManifest, GetChunks]
     asked = bench.server.heard_of(GetChunks)[-1]
-    assert len(asked.ranges.split(",")) <= 2
+    assert len(asked.ranges.split(b",")) <= 2
     assert bench.files(new) == CHANGED
     for name in ("file-1.txt", "file-19.txt"):
         paths = [bench.cache.version_path(version) / name for version in (old, new)]
@@ -157,7 +157,7 @@ def test_a_connection_that_is_cut_fails_the_attempt_and_the_next_one_goes_on_whe
     result(bench.bring(version))
     assert bench.asked() == [GetManifest, GetChunks, GetChunks]
     first, second = (message.ranges for message in bench.server.heard_of(GetChunks))
-    assert (first, second) == ("0-19", "15-19")
+    assert (first, second) == (b"0-19", b"15-19")
     assert bench.files(version) == FILES
 
 
@@ -166,7 +166,7 @@ def test_a_chunk_that_came_damaged_is_asked_for_once_more(bench: Bench) -> None:
     digest = bench.server.versions[version].manifest.distinct_chunks()[7][0]
     bench.server.damaged[digest] = 1
     result(bench.bring(version))
-    assert [message.ranges for message in bench.server.heard_of(GetChunks)] == ["0-19", "7"]
+    assert [message.ranges for message in bench.server.heard_of(GetChunks)] == [b"0-19", b"7"]
     assert bench.files(version) == FILES
 
 

@@ -1,4 +1,4 @@
-"""Sets of numbers as short text: ``0-99,105``. The empty set is the empty text.
+"""Sets of numbers as short ASCII text: ``0-99,105``. The empty set is the empty text.
 
 There is one spelling for each set: ascending, neighbours joined, a lone number without a dash.
 """
@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-_RANGE = re.compile(r"(0|[1-9][0-9]{0,9})(?:-([1-9][0-9]{0,9}))?", re.ASCII)
+_RANGE = re.compile(rb"(0|[1-9][0-9]{0,9})(?:-([1-9][0-9]{0,9}))?")
 
 
-def spell(numbers: Iterable[int]) -> str:
+def spell(numbers: Iterable[int]) -> bytes:
     """``numbers`` (none negative, in any order) as ranges."""
     spelled: list[str] = []
     first = last = -2
@@ -24,17 +24,17 @@ def spell(numbers: Iterable[int]) -> str:
         first = last = number
     if last >= 0:
         spelled.append(_one(first, last))
-    return ",".join(spelled)
+    return ",".join(spelled).encode()
 
 
-def read(text: str, limit: int) -> list[int]:
+def read(text: bytes, limit: int) -> list[int]:
     """The numbers that ``text`` spells, ascending; all must be below ``limit``.
 
     Raises ValueError saying what was expected, for anything that :func:`spell` would not have written.
     """
     numbers: list[int] = []
     next_free = 0
-    for part in text.split(",") if text else ():
+    for part in text.split(b",") if text else ():
         found = _RANGE.fullmatch(part)
         if found is None:
             raise ValueError(f"expected ranges such as 0-99,105, and {part[:40]!r} is none")

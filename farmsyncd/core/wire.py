@@ -35,7 +35,7 @@ class WireError(PeerError):
 class Limits:
     """The largest frame that is accepted: bytes of a line, bytes of a netstring, netstrings, bytes of them together."""
 
-    line: int = 16 * 1024
+    line: int = 64 * 1024
     netstring: int = 8 * 1024 * 1024
     count: int = 64
     total: int = 64 * 1024 * 1024

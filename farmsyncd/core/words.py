@@ -22,6 +22,7 @@ _VERSION = re.compile(r"[0-9a-f]{40}", re.ASCII)
 _EPOCH = re.compile(r"[0-9a-f]{16}", re.ASCII)
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}", re.ASCII)
+_TOO_MUCH = 1 << 63
 
 
 @attrs.frozen
@@ -65,8 +66,8 @@ def _matching(pattern: re.Pattern[str], what: str) -> Callable[[str], str]:
 
 
 def _integer(word: str) -> int:
-    if _INTEGER.fullmatch(word) is None:
-        raise ValueError(f"{word!r} is not an integer")
+    if _INTEGER.fullmatch(word) is None or not -_TOO_MUCH <= int(word) < _TOO_MUCH:
+        raise ValueError(f"{word!r} is not an integer of 64 bits")
     return int(word)
 
 
@@ -126,5 +127,5 @@ TEXT = Kind("a word", lambda text: quote(text.encode()), lambda word: unquote(wo
 NAME = Kind(NAME_RULE, _matching(_NAME, "a name"), _matching(_NAME, "a name"))
 VERSION = Kind("a version (40 hexadecimal digits)", *[_matching(_VERSION, "a version")] * 2)
 EPOCH = Kind("an epoch (16 hexadecimal digits)", *[_matching(_EPOCH, "an epoch")] * 2)
-INTEGER = Kind("an integer (at most 19 digits)", lambda number: str(_integer(str(number))), _integer)
+INTEGER = Kind("an integer (of 64 bits)", lambda number: str(_integer(str(number))), _integer)
 DIGEST = Kind("a digest (64 hexadecimal digits)", _digest_word, _digest)

@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from farmsyncd.core import cycle
+from farmsyncd.core import cycle, naming
 from farmsyncd.core.cycle import Course, Phase, Step
 from farmsyncd.core.messages.schedule import Plan
 from farmsyncd.core.refusal import Refused
@@ -111,6 +111,7 @@ class Keeper:
         ``unless_pending`` gives way to whatever is pending already: None then.
         """
         dataset = version.dataset
+        naming.expect_usable(dataset, self._courses)
 
         def plan(course: Course, now_ns: int) -> Step | None:
             if unless_pending and course.pending is not None:
@@ -122,6 +123,7 @@ class Keeper:
 
     def foresee(self, dataset: str, version: str, when: When) -> Step:
         """The step that :meth:`publish` would take now. Raises Refused."""
+        naming.expect_usable(dataset, self._courses)
         now_ns = self._time.now_ns()
         course = self._courses.get(dataset, Course(dataset))
         due = cycle.roll_over(course, now_ns)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from farmsyncd.core.messages.schedule import Pins
+from farmsyncd.core.naming import MOST
+from farmsyncd.core.refusal import Refused
 from farmsyncd.edges.catalog import Catalog, PinRecord
 from farmsyncd.edges.workthread import WorkThread
 
@@ -20,8 +22,10 @@ class PinBoard:
         self._pins = set(self._catalog.pins())
 
     async def pin(self, node: str, dataset: str, version: str) -> None:
-        """Add a pin, durably."""
+        """Add a pin, durably. Raises Refused when there are too many."""
         one = PinRecord(node, dataset, version)
+        if one not in self._pins and len(self.message(node, dataset).versions) >= MOST:
+            raise Refused("refused", f"expected at most {MOST} pins of {node} in {dataset}: unpin those first")
         await self._thread.run(self._catalog.pin, one)
         self._pins.add(one)
 

@@ -1,6 +1,7 @@
 """The bytes of versions, on their way to a node's staging cache or from a publisher to the data server.
 
 Chunks are asked for by their numbers in a manifest's list of distinct chunks, as ranges: ``0-99,105``.
+Where every other file has changed those are long, so that they travel as a netstring.
 """
 
 from __future__ import annotations
@@ -38,13 +39,13 @@ class ManifestIs(Message):
 
 @attrs.frozen
 class GetChunks(Message):
-    """``CHUNKS version ranges`` - send these chunks of a version: CHUNK for each, in any order, then SENT."""
+    """``CHUNKS version <ranges>`` - send these chunks of a version: CHUNK for each, in any order, then SENT."""
 
     VERB: ClassVar[str] = "CHUNKS"
     SENT_BY: ClassVar[frozenset[Side]] = CLIENT
 
     version: str = word(words.VERSION)
-    ranges: str = word(words.TEXT)
+    ranges: bytes = netstring()
 
 
 @attrs.frozen
@@ -110,13 +111,13 @@ class Offer(Message):
 
 @attrs.frozen
 class Lack(Message):
-    """``LACK version ranges`` - the chunks of an offered version that are not here yet; ``%`` when all are."""
+    """``LACK version <ranges>`` - the chunks of an offered version that are not here yet; empty when all are."""
 
     VERB: ClassVar[str] = "LACK"
     SENT_BY: ClassVar[frozenset[Side]] = SERVER
 
     version: str = word(words.VERSION)
-    ranges: str = word(words.TEXT)
+    ranges: bytes = netstring()
 
 
 CONTENT: tuple[type[Message], ...] = (

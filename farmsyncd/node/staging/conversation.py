@@ -49,7 +49,7 @@ class Conversation:
         """The manifest of ``version``, as it travels."""
         return self._ask(GetManifest(version), ManifestIs, version, None)
 
-    def chunks(self, version: str, ranges: str, part: Callable[[Part], None]) -> Deferred[Sent]:
+    def chunks(self, version: str, ranges: bytes, part: Callable[[Part], None]) -> Deferred[Sent]:
         """Hand each chunk in ``ranges`` to ``part``; fires when all were sent."""
         return self._ask(GetChunks(version, ranges), Sent, version, part)
 
