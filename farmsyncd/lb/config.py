@@ -27,7 +27,7 @@ from farmsyncd.edges.settings import (
     listing,
 )  # fmt: skip
 
-_STATUS = frozenset(range(100, 600))
+_STATUS = re.compile(r"([1-5][0-9]{2})(?:-([1-5][0-9]{2}))?", re.ASCII)
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _LONGEST_DOMAIN = 200
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?", re.ASCII)
@@ -80,10 +80,10 @@ def _domain(value: object) -> str:
 def _statuses(value: object) -> frozenset[int]:
     codes: set[int] = set()
     for part in TEXT.read(value).split(","):
-        first, _, last = part.strip().partition("-")
-        codes.update(range(int(first), int(last or first) + 1))
-    if not codes or not codes <= _STATUS:
-        raise ValueError
+        found = _STATUS.fullmatch(part.strip())
+        if found is None:
+            raise ValueError
+        codes.update(range(int(found[1]), int(found[2] or found[1]) + 1))
     return frozenset(codes)
 
 
