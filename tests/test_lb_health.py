@@ -17,7 +17,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from farmsyncd.core.eligibility import State
-from farmsyncd.lb.config import NodeAddress
+from farmsyncd.lb.config import STATUSES, NodeAddress
 from farmsyncd.lb.endpoints import Way
 from farmsyncd.lb.farm import Sighting
 from farmsyncd.lb.health import Checks, HttpProbe, NotWell, TcpProbe
@@ -219,3 +219,14 @@ async def test_real_checks_take_a_node_down_that_accepts_and_never_answers() -> 
         assert "no answer" in scene.node("n").reason
         checks.stopService()
         await eventually_async(nodes.idle)
+
+
+def test_the_codes_that_are_good_can_be_ranges() -> None:
+    assert STATUSES.read("200-399") == GOOD
+    assert STATUSES.read("200, 401,500-501") == {200, 401, 500, 501}
+
+
+@pytest.mark.parametrize("text", ["", "99", "600", "abc", "200-", "300-200", "200--300", "200-99999999999", "200,,300"])
+def test_what_is_no_code_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        STATUSES.read(text)

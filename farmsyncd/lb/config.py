@@ -81,7 +81,7 @@ def _statuses(value: object) -> frozenset[int]:
     codes: set[int] = set()
     for part in TEXT.read(value).split(","):
         found = _STATUS.fullmatch(part.strip())
-        if found is None:
+        if found is None or (found[2] or found[1]) < found[1]:
             raise ValueError
         codes.update(range(int(found[1]), int(found[2] or found[1]) + 1))
     return frozenset(codes)
