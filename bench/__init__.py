@@ -4,6 +4,7 @@
 ``flip``       how far apart a farm's flips are; beside a "go now" over Redis publish/subscribe
 ``staging``    a first copy and an update of 540 MB; beside rsync from a real daemon
 ``nodes``      a thousand connected nodes; beside a thousand subscribers of a Redis
+``balancer``   connections through the balancer; beside HAProxy and nginx
 ``reader``     a read from the active version; beside opening a file through the link
 ``clock``      the clock comparison's error; beside its own bound
 =============  ==================================================================================

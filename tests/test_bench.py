@@ -60,7 +60,7 @@ def test_benchmarks_are_run_by_name_and_one_that_breaks_stops_no_other(capsys: p
     def broken() -> list[Goal]:
         raise RuntimeError
 
-    assert set(BENCHMARKS) == {"flip", "staging", "nodes", "reader", "clock"}
+    assert {"flip", "staging", "nodes", "reader", "clock"} <= set(BENCHMARKS)
     assert main(["fast"], {"slow": broken}) == 64
     assert main([], {"broken": broken, "fine": lambda: [at_most("figure", 1, 2)]}) == 1
     assert main(["fine"], {"broken": broken, "fine": lambda: [at_most("figure", 3, 2)]}) == 0
