@@ -26,6 +26,14 @@ def _echoes(client: socket.socket, data: bytes = b"hello") -> None:
     assert exactly(client, len(data)) == data
 
 
+def _asks_in_vain(relay: RelayProcess, shutdown: int | None = None) -> None:
+    with relay.connect() as client:
+        client.sendall(b"?")
+        if shutdown is not None:
+            client.shutdown(shutdown)
+        assert client.recv(1) != b"", "an end, as if that were all"
+
+
 @contextlib.contextmanager
 def _deaf_node() -> Iterator[Node]:
     """A port where connecting neither succeeds nor fails: its queue is full, and nobody takes from it."""
@@ -66,9 +74,8 @@ def test_a_node_that_accepts_and_never_answers_costs_its_client_only_the_idle_ti
         go.set()
 
     with ThreadedNode("a", talk) as node, RelayProcess(node_of(node), settings={"idle_ns": 500 * MS}) as relay:
-        with pytest.raises(ConnectionError), relay.connect() as client:
-            client.sendall(b"?")
-            assert client.recv(1) != b"", "an end, as if that were all"
+        with pytest.raises(ConnectionError):
+            _asks_in_vain(relay)
         assert go.wait(LIMIT)
         relay.rests()
 
@@ -102,10 +109,8 @@ def test_a_client_that_half_closed_does_not_wait_for_ever() -> None:
 
     with ThreadedNode("a", talk) as node, RelayProcess(node_of(node), settings={"half_closed_ns": 500 * MS}) as relay:
         try:
-            with pytest.raises(ConnectionError), relay.connect() as client:
-                client.sendall(b"?")
-                client.shutdown(socket.SHUT_WR)
-                assert client.recv(1) != b"", "an end, as if that were all"
+            with pytest.raises(ConnectionError):
+                _asks_in_vain(relay, socket.SHUT_WR)
         finally:
             over.set()
         relay.rests()

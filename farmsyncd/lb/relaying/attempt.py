@@ -91,7 +91,7 @@ class Attempt:
             fd = self._sock.fileno()
             common.events.handlers[fd] = self
             common.events.watch(fd, BOTH)
-            self.touched_ns = common.events.now_ns
+            self.touched_ns = common.events.refresh()
             common.connecting.begin(self, self.touched_ns)
         elif code in sockets.SHORTAGE:
             self.cancel()

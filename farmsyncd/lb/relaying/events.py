@@ -59,6 +59,7 @@ class Events:
         self._soon: list[Callable[[], None]] = []
         self._again: IDelayedCall | None = None
         self._telling = False
+        self._running = False
         self.watch = self._epoll.register
         """``watch(fd, mask)``: from now on :attr:`handlers` is asked for ``fd``; also tells what is ready already."""
         self.rewatch = self._epoll.modify
@@ -70,10 +71,12 @@ class Events:
 
     def start(self) -> None:
         """Begin to tell."""
+        self._running = True
         self._reactor.addReader(self)
 
     def stop(self) -> None:
-        """Watch nothing any more."""
+        """Watch nothing any more; also when one of those who are told says so."""
+        self._running = False
         self._reactor.removeReader(self)
         if self._again is not None:
             self._again.cancel()
@@ -102,12 +105,14 @@ class Events:
         """Tell what happened; a few rounds of it, since more happens meanwhile and the way here is long."""
         poll = self._epoll.poll
         for _ in range(_ROUNDS):
+            if not self._running:
+                return
             happened = poll(0, _AT_ONCE)
             if not happened and not self._soon:
                 return
             self.now_ns = time.monotonic_ns()
             self._round(happened)
-        if self._soon and self._again is None:
+        if self._soon and self._again is None and self._running:
             self._again = self._reactor.callLater(0, self._continue)
 
     def fileno(self) -> int:

@@ -180,4 +180,4 @@ class Relay:
 
     def _source(self) -> bytes:
         client = self.client
-        return UNKNOWN_SOURCE if isinstance(client, str) else self.common.source_of(client[0])
+        return self.common.source_of(client[0]) if isinstance(client, tuple) else UNKNOWN_SOURCE
