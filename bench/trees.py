@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 import random
-import time
 from pathlib import Path
 
 import attrs
 
 LARGE = "model.bin"
+# Seconds apart: rsync takes files of one size for equal when they were modified in the same second.
+WRITTEN, CHANGED = 1_750_000_000, 1_750_003_600
 _WORDS = 4000
 
 
@@ -66,13 +67,13 @@ def second(old: Path, new: Path, shape: Shape, seed: int = 2) -> int:
             content = bytearray(source.read_bytes())
             at = chance.randrange(len(content) - 8)
             content[at : at + 5] = b"other"
-            _write(target, bytes(content))
+            _write(target, bytes(content), CHANGED)
         else:
             os.link(source, target)
         total += target.stat().st_size
     content = bytearray((old / LARGE).read_bytes())
     content[len(content) // 2 : len(content) // 2] = chance.randbytes(shape.inserted)
-    _write(new / LARGE, bytes(content))
+    _write(new / LARGE, bytes(content), CHANGED)
     return total + len(content)
 
 
@@ -97,8 +98,7 @@ def _text(chance: random.Random) -> bytes:
     return " ".join(chance.choices(words, weights, k=180_000)).encode()
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write(path: Path, content: bytes, modified: int = WRITTEN) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
-    now_ns = time.time_ns()
-    os.utime(path, ns=(now_ns, now_ns))
+    os.utime(path, (modified, modified))
