@@ -19,5 +19,6 @@
 ``hooks``         what is told of each flip: a command, a URL
 ``serving``       the active cache over HTTP
 ``report``        ``/status`` and ``/metrics``
+``agentcheck``    what HAProxy is told of this node
 ================  =====================================================================================================
 """

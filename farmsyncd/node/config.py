@@ -74,6 +74,10 @@ class NodeConfig:
     serve: tuple[str, int] | None = setting(
         HOST_PORT, "where this node's web server takes traffic, told to balancers", default=None
     )
+    agent: str | None = setting(
+        endpointcheck.SERVER, "the endpoint where HAProxy's agent-check is answered", default=None
+    )
+    stale_after_ns: int = setting(DURATION, "HAProxy is told of a missed activation after so long", default="10s")
     skew: Skew = setting(SKEW, "makes every clock that the node reads wrong, to rehearse", default="0")
     addresses: Path | None = setting(PATH, "where the addresses that were bound are written", default=None)
     follow_ns: int = setting(

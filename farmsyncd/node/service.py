@@ -18,6 +18,7 @@ from farmsyncd.edges.listening import AddressBook, Listener
 from farmsyncd.edges.options import DaemonOptions
 from farmsyncd.edges.startup import one_line
 from farmsyncd.edges.timing.clocks import LocalClock, RawClock, SkewedClock
+from farmsyncd.node.agentcheck import AgentFactory, answer
 from farmsyncd.node.config import NodeConfig
 from farmsyncd.node.node import Node
 from farmsyncd.node.report import metrics, ready, status
@@ -86,6 +87,10 @@ def build(config: NodeConfig, reactor: Any) -> MultiService:
         side = HttpSide(lambda: status(node), lambda: metrics(node), lambda: ready(node), ServingResource(node))
         endpoint = serverFromString(reactor, config.http)
         listeners["http"] = Listener(PROGRAM, "the HTTP side", config.http, endpoint, side.site(reactor))
+    if config.agent is not None:
+        agents = AgentFactory(lambda: answer(node, config.stale_after_ns), reactor)
+        endpoint = serverFromString(reactor, config.agent)
+        listeners["agent"] = Listener(PROGRAM, "the agent for HAProxy", config.agent, endpoint, agents)
     parts: list[Service] = [node, *listeners.values(), AddressBook(config.addresses_file, listeners)]
     for part in parts:
         part.setServiceParent(whole)
