@@ -143,6 +143,7 @@ class Bench:
         self.stager = FakeStager()
         self.hooks = FakeHooks()
         self.disk = Inline()
+        self.cleaner = Inline()
         self.compared = True
         self.ahead_ns = AHEAD
         self.told = 0
@@ -165,6 +166,7 @@ class Bench:
             wakes=self.time.timers,
             estimate=self.estimate,
             disk=self.disk,
+            cleaner=self.cleaner,
             stager=self.stager,
             hooks=self.hooks,  # type: ignore[arg-type]
             told=self._told,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from twisted.internet.defer import Deferred
 
 from farmsyncd.core.standing import Turn
 from farmsyncd.edges.cache.pointerfile import PointerReader
@@ -339,6 +340,54 @@ def test_a_failing_hook_is_reported_and_changes_nothing(bench: Bench) -> None:
     [flip] = bench.replica.flips()
     assert flip.detail == b"command false: ended with status 1"
     assert flip.activated_at - turn.at_ns < 10_000_000
+
+
+def test_whatever_else_is_due_at_the_instant_of_a_flip_comes_before_what_is_told_of_it(bench: Bench) -> None:
+    first = serving(bench, "one")
+    bench.hooks.configured = True
+    staged(bench, first, "two", 2, in_s=5)
+    seen: list[tuple[str | None, int]] = []
+    bench.time.timers.callLater(4.9995, lambda: seen.append((bench.linked(), len(bench.hooks.told))))
+    bench.time.advance(5)
+    assert seen == [("two", 0)]
+    assert [flip.cycle for flip in bench.hooks.told] == [2]
+
+
+def test_a_node_that_ends_right_after_a_flip_has_written_it_down(bench: Bench) -> None:
+    first = serving(bench, "one")
+    turn = staged(bench, first, "two", 2, in_s=5)
+    bench.time.timers.callLater(4.9995, bench.replica.stop)
+    bench.time.advance(5)
+    assert RecordFile(bench.path / "shop" / "record").load().activations == (first.version, turn.version)
+
+
+def test_a_removal_that_takes_long_holds_up_no_flip(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    turn = serving(bench, "v1")
+    for number in range(2, 5):
+        turn = staged(bench, turn, f"v{number}", number, in_s=1)
+        bench.time.advance(1)
+    slow: list[Deferred[None]] = []
+
+    def remove_slowly(*_work: object) -> Deferred[None]:
+        slow.append(Deferred())
+        return slow[-1]
+
+    monkeypatch.setattr(bench.cleaner, "run", remove_slowly)
+    for number in range(5, 7):
+        turn = staged(bench, turn, f"v{number}", number, in_s=1)
+        bench.time.advance(1)
+    assert len(slow) == 2
+    assert bench.linked() == "v6"
+    assert bench.replica.record.activations[-1] == turn.version
+
+
+def test_a_plan_that_was_on_its_way_at_the_flip_is_no_reason_to_complain(bench: Bench) -> None:
+    first = serving(bench, "one")
+    turn = staged(bench, first, "two", 2, in_s=5)
+    bench.time.advance(5)
+    bench.plan(2, first, turn)
+    assert (bench.replica.state(), bench.replica.detail()) == ("ready", "")
+    assert (bench.linked(), bench.stager.wanted) == ("two", None)
 
 
 def test_old_versions_go_but_not_the_last_three_nor_pinned_ones(bench: Bench) -> None:

@@ -81,6 +81,25 @@ def test_an_older_plan_is_ignored_and_a_plan_behind_what_was_seen_is_objected_to
     assert other.active == KNOWN.active
 
 
+def test_a_plan_that_was_told_just_before_the_activation_is_no_reason_to_object_after_it() -> None:
+    late = hear(KNOWN, plan(1, FIVE, SIX), 6)
+    assert late.objection == ""
+    for now_ns in (None, 199 * S, 201 * S):
+        assert decide(late, Holding(SIX, frozenset({A, B})), now_ns) == Decision()
+        assert decide(late, Holding(None, frozenset({A})), now_ns).flip is None  # five is over, whatever the clock says
+
+
+def test_a_node_that_was_away_when_a_cycle_was_cancelled_takes_part_in_the_next_one() -> None:
+    six = Known(active=SIX)
+    assert "expected cycle 6" in hear(six, plan(3, FIVE), 6).objection
+    seven = Turn(7, C, 300 * S)
+    known = hear(six, plan(4, FIVE, seven), 6)
+    assert known.objection == ""
+    assert decide(known, Holding(SIX, frozenset({A, B})), 250 * S) == Decision(stage=seven)
+    assert decide(known, Holding(SIX, frozenset({A, B, C})), 250 * S) == Decision(arm=seven)
+    assert f"expected cycle 6 to be of {B}" in hear(six, plan(4, FIVE, Turn(6, C, 300 * S)), 6).objection
+
+
 def test_how_a_node_stands_in_one_word() -> None:
     def word(holding: Holding, now_ns: int | None, *, staging: bool = False, failed: bool = False) -> str:
         return state(KNOWN, holding, now_ns, staging=staging, failed=failed)

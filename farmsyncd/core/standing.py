@@ -61,21 +61,27 @@ class Decision:
 def hear(known: Known, plan: Plan, highest: int) -> Known:
     """``known`` after ``plan`` came; unchanged by a plan that is older than the last.
 
-    ``highest`` is the highest cycle that this node has known to be active, kept on its disk. A plan that goes back
-    behind it, or says that a cycle was of another version than it was (a data server that was restored from a backup,
-    or set up anew) is not believed.
+    ``highest`` is the highest cycle that this node has known to be active, kept on its disk. A plan that ends before
+    it, or says that a cycle was of another version than it was (a data server that was restored from a backup, or set
+    up anew) is not believed. One whose next cycle has got so far is only late: it was told just before the activation,
+    or this node was away when a cycle was cancelled. What it calls active is not gone back to.
     """
-    told = plan.cycle if plan.cycle is not None else 0
-    if told < highest:
+    told, coming = plan.cycle or 0, plan.next_cycle or 0
+    if max(told, coming) < highest:
         return _object(known, f"cycle {highest} or a later one to be active, and the data server says {told}")
     active = known.active
-    if active is not None and active.cycle == told and active.version != plan.version:
-        return _object(known, f"cycle {told} to be of {active.version}, and the data server says {plan.version}")
+    for cycle, version in ((told, plan.version), (coming, plan.next_version)):
+        if active is not None and active.cycle == cycle and active.version != version:
+            return _object(known, f"cycle {cycle} to be of {active.version}, and the data server says {version}")
     if plan.revision < known.revision:
         return known
+    if told >= highest:
+        active = _turn(plan.cycle, plan.version, plan.activated_at)
+    elif active is not None and active.cycle < highest:
+        active = None
     return Known(
         revision=plan.revision,
-        active=_turn(plan.cycle, plan.version, plan.activated_at),
+        active=active,
         next=_turn(plan.next_cycle, plan.next_version, plan.activates_at),
         freezes_at_ns=plan.freezes_at,
     )

@@ -73,8 +73,10 @@ class Node(Service):
         self._random = random
         self._wakes = SteadyTime(reactor)
         self._disk = WorkThread("disk", reactor)
+        self._cleaner = WorkThread("clean", reactor)
         self._checker = WorkThread("check", reactor)
         self._opening: set[str] = set()
+        self._refused: dict[str, str] = {}  # why a dataset cannot be followed, as it was last told
         self._pages: list[PointerFile] = []
         self._boot_id = boot_id()
         self._expected: tuple[int, ...] = ()
@@ -104,6 +106,7 @@ class Node(Service):
             wakes=self._wakes,
             estimate=self.timekeeper.estimate,
             disk=self._disk,
+            cleaner=self._cleaner,
             stager=self.stager,
             hooks=self._hooks(),
             told=self._told,
@@ -153,8 +156,8 @@ class Node(Service):
         await self.timekeeper.stopService()
         if self.follower.running:
             await self.follower.stopService()
-        await self._checker.stop()
-        await self._disk.stop()
+        for thread in (self._checker, self._disk, self._cleaner):
+            await thread.stop()
         for page in self._pages:
             page.close()
 
@@ -186,7 +189,9 @@ class Node(Service):
         try:
             opened = await self._disk.run(self._read, self.config.state / name)
         except (FarmsyncError, OSError) as error:
-            self.log.error("{dataset} cannot be followed: {error}", dataset=name, error=str(error))
+            if self._refused.get(name) != str(error):
+                self.log.error("{dataset} cannot be followed: {error}", dataset=name, error=str(error))
+            self._refused[name] = str(error)
             return
         finally:
             self._opening.discard(name)

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import attrs
+
 from farmsyncd.core.pointer import Pointer
 from farmsyncd.core.standing import Turn
 
@@ -32,6 +34,18 @@ class Reckoning(Protocol):
 
     def local_ns(self, farm_ns: int) -> int:
         """The clock of this node at farm time ``farm_ns``."""
+
+
+@attrs.frozen
+class Remembered:
+    """The reckoning by which an appointment was made before this start of the node: all that is left is its time."""
+
+    at_ns: int
+
+    def local_ns(self, farm_ns: int) -> int:
+        """The time of the appointment, whatever its farm time is."""
+        del farm_ns
+        return self.at_ns
 
 
 class Page(Protocol):

@@ -21,7 +21,7 @@ from farmsyncd.errors import LocalError
 from farmsyncd.node.boot import Found
 from farmsyncd.node.diary import Diary
 from farmsyncd.node.errand import Errand
-from farmsyncd.node.pointing import Pointing, Reckoning
+from farmsyncd.node.pointing import Pointing, Reckoning, Remembered
 from farmsyncd.node.record import Record, RecordFile
 from farmsyncd.node.shelf import Shelf
 from farmsyncd.node.surroundings import Order, Surroundings
@@ -30,17 +30,6 @@ from farmsyncd.node.upkeep import Upkeep
 
 HUSH_S = 0.8
 """How long staging rests around a swap; the rehearsal that begins it comes half a second before."""
-
-
-@attrs.frozen
-class _Remembered:
-    """An appointment that was made before this start of the node."""
-
-    at_ns: int
-
-    def local_ns(self, farm_ns: int) -> int:
-        del farm_ns
-        return self.at_ns
 
 
 class Replica:
@@ -68,12 +57,13 @@ class Replica:
         self.errand = Errand(dataset, self._bring, self._brought, self._changed, around.wakes, around.random)
         self._diary = Diary(dataset, found.record, records, cache, around.disk)
         self._swaps = Swaps(dataset, self._diary, around, cache.version_path, self.reconsider)
-        self._upkeep = Upkeep(dataset, cache, self.shelf, around.disk, around.keep)
+        self._upkeep = Upkeep(dataset, cache, self.shelf, around.disk, around.cleaner, around.keep)
         self._found = found
         self._cache = cache
         self._around = around
-        self._remembered = None if remembered_ns is None else _Remembered(remembered_ns)
+        self._remembered = None if remembered_ns is None else Remembered(remembered_ns)
         self._unlinked: Turn | None = None
+        self._untold: tuple[Turn, int] | None = None  # a swap, and when it was done
         self._stopped = False
         self._trigger = Trigger(
             around.clock, around.wakes, pointing.deadline_ns, self._fire, self._rehearse, around.sleep
@@ -110,6 +100,7 @@ class Replica:
 
     def stop(self) -> Deferred[None]:
         """Bring nothing more in and flip no more; fires when nothing runs any more."""
+        self._follow_up()
         self._stopped = True
         self._trigger.stop()
         return self.errand.stop()
@@ -165,7 +156,7 @@ class Replica:
 
     def reconsider(self) -> None:
         """Do what is to be done now; called whenever something has changed, and every few seconds."""
-        if self._stopped:
+        if self._stopped or self._follow_up():
             return
         if self._unlinked is not None:
             self._link(self._unlinked)
@@ -177,7 +168,7 @@ class Replica:
             return  # a swap reconsiders, and so does the writing
         before = self.pointing.active
         self._arm(decision.arm)
-        if self.pointing.active is before:  # else it was time already, and all has been reconsidered
+        if self.pointing.active is before:  # else it was time already, and all will be reconsidered
             self.errand.want(decision.stage)
             self._changed()
 
@@ -309,21 +300,34 @@ class Replica:
         del due_ns
         turn = self.pointing.armed
         if turn is not None:
-            self._swap(turn)
+            self._switch(turn)
+            # Other datasets may be due at this very instant: nothing of the rest is as urgent as their swaps.
+            self._around.wakes.callLater(0, self._follow_up)
 
     # The swap
 
     def _swap(self, turn: Turn) -> None:
+        self._switch(turn)
+        self._follow_up()
+
+    def _switch(self, turn: Turn) -> None:
         linked = self._rename(turn)
         done_ns = self._around.clock.now_ns()
         self.pointing.serve(turn)
-        # From here on nothing is urgent any more.
         self._trigger.stop()
         self._unlinked = None if linked else turn
-        self._swaps.done(turn, done_ns)
-        self._diary.swapped(turn)
+        self._untold = turn, done_ns
+
+    def _follow_up(self) -> bool:
+        """Do what a swap leaves to be done; whether there was one."""
+        untold, self._untold = self._untold, None
+        if untold is None:
+            return False
+        self._swaps.done(*untold)
+        self._diary.swapped(untold[0])
         self._tidy()
         self.reconsider()
+        return True
 
     def _rename(self, turn: Turn) -> bool:
         try:

@@ -1,4 +1,4 @@
-"""What the replicas of a node share: its clock, its thread for the disk, and whoever brings versions in."""
+"""What the replicas of a node share: its clock, its threads for the disk, and whoever brings versions in."""
 
 from __future__ import annotations
 
@@ -48,6 +48,7 @@ class Stager(Protocol):
 class Surroundings:
     """What all replicas of a node share.
 
+    ``disk`` writes down what a swap may wait for, ``cleaner`` removes what is not needed, which may take long.
     ``told`` is called with a dataset's name when its standing may have changed. ``keep`` is how many versions stay
     after they were active, ``spread_ns`` the time within which the farm's nodes begin to stage, ``random`` uniform in
     [0, 1), ``sleep`` what the last stretch before a swap is waited with.
@@ -57,6 +58,7 @@ class Surroundings:
     wakes: IReactorTime
     estimate: Callable[[], Estimate | None]
     disk: Worker
+    cleaner: Worker
     stager: Stager
     hooks: Hooks
     told: Callable[[str], None]

@@ -15,15 +15,19 @@ from farmsyncd.node.worker import Worker
 
 
 class Upkeep:
-    """Keeps one dataset's disk tidy. A version that a reader uses stays until the next time."""
+    """Keeps one dataset's disk tidy. A version that a reader uses stays until the next time.
+
+    ``disk`` is the thread that writes the record, ``cleaner`` the one that removes: that may take long.
+    """
 
     log = Logger()
 
-    def __init__(self, dataset: str, cache: CacheDir, shelf: Shelf, disk: Worker, keep: int) -> None:
+    def __init__(self, dataset: str, cache: CacheDir, shelf: Shelf, disk: Worker, cleaner: Worker, keep: int) -> None:
         self._dataset = dataset
         self._cache = cache
         self._shelf = shelf
         self._disk = disk
+        self._cleaner = cleaner
         self._keep = keep
         self._going: set[str] = set()
 
@@ -40,14 +44,16 @@ class Upkeep:
         self._shelf.drop(going)
         self._going = set(going)
         if going:
-            self._disk.run(self._remove, going).addErrback(self._failed)
+            # First the disk must know what took its place; but no record of a swap may wait for the removal.
+            written = self._disk.run(lambda: None)
+            written.addCallback(lambda _: self._cleaner.run(self._remove, going)).addErrback(self._failed)
 
     def spare(self, version: str) -> None:
         """``version`` is wanted again: do not remove what will be made of it."""
         self._going.discard(version)
 
     def _remove(self, versions: list[str]) -> None:
-        """In the disk's thread."""
+        """In the cleaner's thread."""
         for version in versions:
             if version in self._going:
                 self._cache.remove(version)
