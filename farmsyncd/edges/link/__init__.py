@@ -5,7 +5,7 @@
 ``pulse``      when to ask a silent peer, and when to give it up (pure)
 ``outbox``     what is still to be sent, in order, as the peer takes it; never more than is allowed
 ``outlet``     how bytes leave: straight through a socket, or through any other transport
-``valve``      whether the peer is read from
+``valve``      whether the peer is read from; ``portion`` how much at once (pure)
 ``reconnect``  :func:`reconnecting`, a service that keeps a client's link up
 ``timers``     a link's few timers, by name
 ``settings``   :class:`LinkSettings` and the :class:`Session` that a link talks to

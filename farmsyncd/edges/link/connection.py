@@ -167,9 +167,7 @@ class Link(Protocol):
                 transport.setTcpKeepAlive(True)
         else:
             self.address = "a local socket"
-        if isinstance(transport, tcp.Connection):
-            transport.bufferSize = self.settings.read_size
-        self._valve.attach(transport)
+        self._valve.attach(transport, self.settings.read_size)
         self._outlet = outlet_for(transport, self._outbox.pump, self._outlet_gone)
         self._outbox.attach(self._outlet)
         self._timers.start("heartbeat", self.settings.heartbeat, self._beat)
@@ -185,11 +183,14 @@ class Link(Protocol):
         if self._state is not _State.OPEN:
             return
         self._pulse.heard()
+        count = 0
         try:
             for frame in self._parser.feed(data):
+                count += 1  # noqa: SIM113 - it is wanted after the loop
                 self._deliver(frame)
                 if self._state is not _State.OPEN:
                     return
+            self._valve.took(len(data), count)
         except PeerError as error:
             self._log.warn("{address}: {error}; closing", address=self.address, error=printable(str(error)))
             self.close(str(error))

@@ -28,8 +28,8 @@ class LinkSettings:
     anything at all waits for ``stuck_beats``, and at once one for which more than ``unsent_most`` waits.
     ``unsent_reading``: above this the server reads nothing more from a peer that does not take its answers.
     ``patience``: for a peer to take the rest and to close, once this side has said that it closes. ``read_size``: how
-    much is read from the socket at once; more is better for bulk. ``limits`` hold for a peer that has greeted,
-    ``stranger`` before that.
+    much is read from the socket at once at most; more is better for bulk, and many small messages make it less.
+    ``limits`` hold for a peer that has greeted, ``stranger`` before that.
     """
 
     greeting_timeout: float = 10.0

@@ -1,8 +1,12 @@
-"""Whether a connection is read from."""
+"""Whether a connection is read from, and how much at once."""
 
 from __future__ import annotations
 
 from typing import Any
+
+from twisted.internet import tcp
+
+from farmsyncd.edges.link.portion import Portion
 
 
 class Valve:
@@ -11,17 +15,27 @@ class Valve:
     def __init__(self) -> None:
         self._reasons: set[str] = set()
         self._transport: Any = None
+        self._portion: Portion | None = None
 
     @property
     def is_open(self) -> bool:
         """Whether the peer is listened to."""
         return not self._reasons
 
-    def attach(self, transport: Any) -> None:
-        """Begin to act on ``transport``, which reads."""
+    def attach(self, transport: Any, most: int) -> None:
+        """Begin to act on ``transport``, which reads; ``most`` bytes at once, at most."""
         self._transport = transport
+        if isinstance(transport, tcp.Connection):
+            self._portion = Portion(most)
+            transport.bufferSize = self._portion.size
         if self._reasons:
             transport.pauseProducing()
+
+    def took(self, amount: int, messages: int) -> None:
+        """So many bytes were read at once, and so many messages came of it."""
+        if self._portion is not None and self._transport is not None:
+            self._portion.took(amount, messages)
+            self._transport.bufferSize = self._portion.size
 
     def detach(self) -> None:
         """Read from now on, until the transport ends; nothing stops it any more."""
