@@ -102,6 +102,11 @@ def load(path: Path | None, schema: type[S], options: Mapping[str, object] | Non
         raise _error(found.faults, source, schema.TABLE, given) from None
 
 
+def gathered(path: Path | None, schema: type[S], options: Mapping[str, object]) -> dict[str, object]:
+    """What :func:`load` reads, as it was told: given to it as options, it makes the same configuration elsewhere."""
+    return {**({} if path is None else _table(path, read_file(path), schema.TABLE)), **_given(schema, options)}
+
+
 def read_file(path: Path) -> Mapping[str, Mapping[str, object]]:
     """The tables of a configuration file, by name. ConfigError when it cannot be read or holds anything else."""
     try:

@@ -7,13 +7,23 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import msgspec
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.web.http import Request
 from twisted.web.resource import IResource, Resource
+from twisted.web.server import NOT_DONE_YET, Site
 from twisted.web.server import Request as ServedRequest
-from twisted.web.server import Site
+
+from farmsyncd.errors import FarmsyncError
+
+Answer = tuple[int, bytes]
+"""A status and a body."""
+T = TypeVar("T")
 
 _READS = frozenset({b"GET", b"HEAD"})
 _TEXT = b"text/plain; charset=utf-8"
@@ -27,14 +37,28 @@ class Page(Resource):
 
     isLeaf = True  # noqa: N815 - twisted.web's name
 
-    def __init__(self, content_type: bytes, answer: Callable[[], tuple[int, bytes]]) -> None:
+    def __init__(self, content_type: bytes, answer: Callable[[], Answer | Deferred[Answer]]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._content_type = content_type
         self._answer = answer
 
-    def render(self, request: Request) -> bytes:
+    def render(self, request: Request) -> bytes | int:
         """Answer any method; :class:`HttpSide` lets only those through that read."""
-        code, body = self._answer()
+        answer = self._answer()
+        if not isinstance(answer, Deferred):
+            return self._told(request, answer)
+        ended: list[object] = []
+        request.notifyFinish().addBoth(ended.append)
+        answer.addErrback(_unavailable)
+        answer.addCallback(lambda found: None if ended else self._finish(request, found))
+        return NOT_DONE_YET
+
+    def _finish(self, request: Request, answer: Answer) -> None:
+        request.write(self._told(request, answer))
+        request.finish()
+
+    def _told(self, request: Request, answer: Answer) -> bytes:
+        code, body = answer
         request.setResponseCode(code)
         request.setHeader(b"content-type", self._content_type)
         request.setHeader(b"content-length", b"%d" % len(body))
@@ -56,22 +80,22 @@ class HttpSide(Resource):
 
     ``status`` gives what ``/status`` shows as JSON, ``metrics`` the text of ``/metrics`` in Prometheus's format, and
     ``ready`` whether the daemon is of use, with the reason (``/ready``: 200 or 503). Every other path is for
-    ``others``, or not found. These three names shadow only the exact paths.
+    ``others``, or not found. These three names shadow only the exact paths. Each of the three may give a Deferred.
     """
 
     def __init__(
         self,
-        status: Callable[[], Mapping[str, object]],
-        metrics: Callable[[], str],
-        ready: Callable[[], tuple[bool, str]],
+        status: Callable[[], Mapping[str, object] | Deferred[Mapping[str, object]]],
+        metrics: Callable[[], str | Deferred[str]],
+        ready: Callable[[], tuple[bool, str] | Deferred[tuple[bool, str]]],
         others: IResource | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._others = others
         self._pages = {
-            b"status": Page(_JSON, lambda: (200, msgspec.json.encode(status()) + b"\n")),
-            b"metrics": Page(_PROMETHEUS, lambda: (200, metrics().encode())),
-            b"ready": Page(_TEXT, lambda: _readiness(*ready())),
+            b"status": Page(_JSON, lambda: _of(status(), lambda told: (200, msgspec.json.encode(told) + b"\n"))),
+            b"metrics": Page(_PROMETHEUS, lambda: _of(metrics(), lambda text: (200, text.encode()))),
+            b"ready": Page(_TEXT, lambda: _of(ready(), lambda told: _readiness(*told))),
         }
 
     def getChild(self, path: bytes, request: ServedRequest) -> IResource:  # noqa: N802 - twisted.web's name
@@ -87,8 +111,19 @@ class HttpSide(Resource):
         return _Site(self, reactor)
 
 
-def _readiness(good: bool, reason: str) -> tuple[int, bytes]:
+def _readiness(good: bool, reason: str) -> Answer:
     return (200 if good else 503), f"{reason}\n".encode()
+
+
+def _unavailable(failure: Failure) -> Answer:
+    if failure.check(FarmsyncError) is None:
+        Logger().failure("cannot answer over HTTP", failure)
+    return 503, b"This cannot be told at the moment.\n"
+
+
+def _of(found: T | Deferred[T], answer: Callable[[T], Answer]) -> Answer | Deferred[Answer]:
+    """The answer made of ``found``, now or when it is there."""
+    return found.addCallback(answer) if isinstance(found, Deferred) else answer(found)
 
 
 class _Nowhere(io.BytesIO):

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
 from twisted.application.service import Service
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -103,6 +104,14 @@ def url(address: str) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+class Listening(Protocol):
+    """Something that listens."""
+
+    @property
+    def address(self) -> str | None:
+        """Where, spelled as a client's endpoint; None while it does not."""
+
+
 class AddressBook(Service):
     """Writes the addresses that a daemon really listens on to a file, for programs that started it on port 0.
 
@@ -110,9 +119,10 @@ class AddressBook(Service):
     ``http`` is spelled as a URL, every other one as a client's endpoint.
     """
 
-    def __init__(self, path: Path, listeners: Mapping[str, Listener]) -> None:
+    def __init__(self, path: Path, listeners: Mapping[str, Listening]) -> None:
         self._path = path
         self._listeners = listeners
+        self._own: os.stat_result | None = None
 
     def startService(self) -> None:  # noqa: N802 - IService
         """Write the file, whole or not at all."""
@@ -123,15 +133,17 @@ class AddressBook(Service):
             try:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 draft.write_text(json.dumps(book) + "\n", "utf-8")
+                self._own = draft.stat()
                 draft.replace(self._path)
             except OSError as error:
                 raise ConfigError(f"expected to write the addresses to {self._path}: {error.strerror}") from None
 
     def stopService(self) -> None:  # noqa: N802 - IService
-        """Take the file away: nobody listens there any more."""
+        """Take the file away, since nobody listens there any more; not that of a successor."""
         super().stopService()  # type: ignore[no-untyped-call]
         with contextlib.suppress(OSError):
-            self._path.unlink(missing_ok=True)
+            if self._own is not None and os.path.samestat(self._path.stat(), self._own):
+                self._path.unlink()
 
 
 def _told(key: str, address: str) -> str:

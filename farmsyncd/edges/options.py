@@ -16,8 +16,9 @@ class DaemonOptions(usage.Options):
     """Options for ``twistd``: ``class Options(DaemonOptions, schema=NodeConfig)``.
 
     Each setting that can stand on a command line becomes an option; ``--config`` names the file. After parsing,
-    ``config`` is the configuration, an instance of ``schema``. What is wrong with it ends the process with a line for
-    each fault and status 78; a UsageError would bury them under the whole list of options.
+    ``config`` is the configuration, an instance of ``schema``, and ``told`` the same as it was told. What is wrong with
+    it ends the process with a line for each fault and status 78; a UsageError would bury them under the whole list of
+    options.
     """
 
     schema: ClassVar[type[config.Schema]]
@@ -25,6 +26,7 @@ class DaemonOptions(usage.Options):
     optFlags: ClassVar[list[list[object]]]  # noqa: N815 - usage.Options
     synopsis: ClassVar[str]
     config: Any
+    told: dict[str, object]
 
     def __init_subclass__(cls, schema: type[config.Schema]) -> None:
         cls.schema = schema
@@ -44,9 +46,11 @@ class DaemonOptions(usage.Options):
     def postOptions(self) -> None:  # noqa: N802 - usage.Options
         """Read the file and the options together."""
         file = self["config"]
+        path = Path(file) if file else None
         given = {setting.key: self.get(setting.key) for setting in config.settings(self.schema)}
         with one_line(f"farmsync-{self.schema.TABLE}"):
-            self.config = config.load(Path(file) if file else None, self.schema, given)
+            self.config = config.load(path, self.schema, given)
+            self.told = config.gathered(path, self.schema, given)
 
 
 def _collecting(setting: config.Setting) -> Callable[[DaemonOptions, str], None]:

@@ -7,16 +7,13 @@ An answer is what :class:`~farmsyncd.lb.steering.Steering` says, or ``{"error": 
 
 from __future__ import annotations
 
-import os
-import socket
 from collections import deque
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from twisted.application.service import Service
 from twisted.internet.defer import maybeDeferred
-from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IReadDescriptor
+from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.logger import Logger
 from twisted.protocols.basic import LineOnlyReceiver
@@ -25,13 +22,11 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from farmsyncd.core.words import printable
-from farmsyncd.edges.startup import one_line
-from farmsyncd.edges.unixpath import short
-from farmsyncd.errors import ConfigError, FarmsyncError
+from farmsyncd.errors import FarmsyncError
 from farmsyncd.lb.steering import Answering
+from farmsyncd.lb.unixdoor import UnixDoor
 
 _IDLE_S = 60.0
-_BACKLOG = 16
 
 
 @implementer(IHalfCloseableProtocol)
@@ -118,107 +113,6 @@ class AdminFactory(Factory):
         return AdminConnection(self._answer)
 
 
-@implementer(IReadDescriptor)
-class _Door:
-    """A listening Unix socket in the reactor. Twisted's own port would unlink the name that it was bound to."""
-
-    def __init__(self, listening: socket.socket, factory: Factory, reactor: Any) -> None:
-        self._listening = listening
-        self._factory = factory
-        self._reactor = reactor
-        reactor.addReader(self)
-
-    def fileno(self) -> int:
-        """For the reactor."""
-        return self._listening.fileno()
-
-    def logPrefix(self) -> str:  # noqa: N802 - ILoggingContext
-        """For the reactor's log."""
-        return "admin"
-
-    def doRead(self) -> None:  # noqa: N802 - IReadDescriptor
-        """Somebody is there."""
-        try:
-            connection, _ = self._listening.accept()
-        except OSError:
-            return
-        with connection:
-            connection.setblocking(False)
-            self._reactor.adoptStreamConnection(connection.fileno(), socket.AF_UNIX, self._factory)
-
-    def connectionLost(self, reason: Failure) -> None:  # noqa: ARG002, N802 - IReadDescriptor
-        """The reactor has no more use of it."""
-        self.close()
-
-    def close(self) -> None:
-        """Take nobody in any more."""
-        if self._listening.fileno() != -1:
-            self._reactor.removeReader(self)
-            self._listening.close()
-
-
-class AdminSocket(Service):
-    """Listens on a Unix socket at ``path``, which only its owner may open.
-
-    A balancer that is started takes the path over, from one that died as from one that it replaces; who ends takes the
-    path away only if it is still its own.
-    """
-
-    _log = Logger()
-
-    def __init__(self, program: str, path: Path, answer: Answering, reactor: Any) -> None:
-        self._program = program
-        self._path = path
-        self._factory = AdminFactory(answer)
-        self._reactor = reactor
-        self._door: _Door | None = None
-        self._own: os.stat_result | None = None
-
-    def startService(self) -> None:  # noqa: N802 - IService
-        """Listen."""
-        super().startService()  # type: ignore[no-untyped-call]
-        with one_line(self._program):
-            try:
-                listening = self._listen()
-            except OSError as error:
-                raise ConfigError(
-                    f"expected to listen on the Unix socket {self._path} for `farmsync lb`: {error.strerror}; "
-                    "name a place where this user may write, with --admin"
-                ) from None
-        self._door = _Door(listening, self._factory, self._reactor)
-        self._log.info("admin commands are taken on {path}", path=str(self._path))
-
-    def stopService(self) -> None:  # noqa: N802 - IService
-        """Take nobody in any more."""
-        super().stopService()  # type: ignore[no-untyped-call]
-        door, self._door = self._door, None
-        if door is None:
-            return
-        door.close()
-        try:
-            found = self._path.lstat()
-            if self._own is not None and os.path.samestat(found, self._own):
-                self._path.unlink()
-        except OSError:
-            return  # somebody else has tidied up
-
-    def _listen(self) -> socket.socket:
-        draft = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            draft.unlink(missing_ok=True)
-            with short(draft) as name:
-                listening.bind(name)
-            try:
-                draft.chmod(0o600)  # nobody is let in before it listens
-                listening.listen(_BACKLOG)
-                listening.setblocking(False)
-                draft.rename(self._path)
-            except OSError:
-                draft.unlink(missing_ok=True)
-                raise
-            self._own = self._path.lstat()
-        except BaseException:
-            listening.close()
-            raise
-        return listening
+def admin_socket(program: str, path: Path, answer: Answering, reactor: Any) -> UnixDoor:
+    """The admin socket at ``path``."""
+    return UnixDoor(program, path, "admin commands", "--admin", AdminFactory(answer), reactor)

@@ -2,80 +2,102 @@
 
 from __future__ import annotations
 
-import random
-import socket
+import os
+import sys
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from twisted.application.service import IService, MultiService
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.protocol import Factory
 
-from farmsyncd.core import words
 from farmsyncd.edges.httpside import HttpSide
-from farmsyncd.edges.listening import AddressBook, Listener
-from farmsyncd.edges.release import RELEASE
-from farmsyncd.lb.admin import AdminSocket
+from farmsyncd.edges.listening import AddressBook, Listener, Listening
+from farmsyncd.lb.admin import admin_socket
 from farmsyncd.lb.config import BalancerConfig
-from farmsyncd.lb.deciding import Waiting, checks_of, deciding, observer_of
 from farmsyncd.lb.dns.endpoint import dns_endpoint
-from farmsyncd.lb.observer import me
+from farmsyncd.lb.farm import Farm
 from farmsyncd.lb.options import Options
-from farmsyncd.lb.prologue import prologue_of
-from farmsyncd.lb.relaying.binding import RawEndpoint
-from farmsyncd.lb.relaying.fronts import Fronts
-from farmsyncd.lb.relaying.settings import RelaySettings
-from farmsyncd.lb.steering import Steering
-from farmsyncd.lb.web import Figures
+from farmsyncd.lb.processes.alone import Alone
+from farmsyncd.lb.processes.crew import Crew
+from farmsyncd.lb.processes.daemon import PROGRAM, Daemon
+from farmsyncd.lb.processes.handover import NAME, GivingFactory
+from farmsyncd.lb.processes.onlooker import Onlooker
+from farmsyncd.lb.processes.signals import Reloading, Signals, Telling
+from farmsyncd.lb.processes.workforce import Workforce
+from farmsyncd.lb.unixdoor import UnixDoor
 
-PROGRAM = "farmsync-lb"
 
-
-def build(config: BalancerConfig, reactor: Any) -> MultiService:
+def build(options: Options, reactor: Any) -> IService:
     """A balancer as a service, on ``reactor``."""
-    services = MultiService()
-    mind = deciding(config, reactor, time.monotonic_ns, random.random)
-    settings = RelaySettings(config.connect_timeout_ns, idle_ns=config.idle_ns, half_closed_ns=config.half_closed_ns)
-    prologue = prologue_of(config, time.monotonic_ns)
-    clients = Fronts(mind.dispatcher, reactor, settings, prologue, mind.source_of)
-    observer = observer_of(config, mind.dispatcher, me(_name(), RELEASE), time.monotonic_ns, reactor, random.random)
-    announce = None if prologue is None else prologue.own_header
-    checks = checks_of(config, mind.dispatcher, time.monotonic_ns, reactor, random.random, announce)
-    for service in (Waiting(mind.dispatcher), observer, checks):
-        if service is not None:
-            service.setServiceParent(services)  # type: ignore[no-untyped-call]
-    seen = None if observer is None else lambda: observer.connected
-    figures = Figures(mind.dispatcher, mind.affinity, clients, seen, time.monotonic_ns)
-    if config.admin is not None:
-        admin = AdminSocket(PROGRAM, config.admin, Steering(mind, figures).answer, reactor)
-        admin.setServiceParent(services)  # type: ignore[no-untyped-call]
-    clients.setServiceParent(services)  # type: ignore[no-untyped-call]
-    listen = RawEndpoint(config.listen, clients.made)
-    listeners = {"listen": Listener(PROGRAM, "clients", config.listen, listen, Factory())}
+    config = options.config
+    crew: Crew
+    farm: Farm | None = None
+    sides: list[IService] = []
+    if config.workers == 1:
+        crew = alone = Alone(config, reactor)
+        farm = alone.farm
+    else:
+        onlooker = Onlooker(config, reactor) if config.dns is not None else None
+        crew = Workforce(config, options.told, Path.cwd(), reactor, onlooker)
+        if onlooker is not None:
+            farm = onlooker.farm
+            sides.append(onlooker)
+    listeners: dict[str, Listening] = {}
     if config.http is not None:
-        site = HttpSide(figures.status, figures.metrics, figures.ready).site(reactor)
-        endpoint = serverFromString(reactor, config.http)
-        listeners["http"] = Listener(PROGRAM, "HTTP", config.http, endpoint, site)
-    if config.dns is not None:
-        endpoint = dns_endpoint(config, mind.farm, time.monotonic_ns, reactor)
+        site = HttpSide(crew.status, crew.metrics, crew.ready).site(reactor)
+        listeners["http"] = Listener(PROGRAM, "HTTP", config.http, serverFromString(reactor, config.http), site)
+    if config.dns is not None and farm is not None:
+        endpoint = dns_endpoint(config, farm, time.monotonic_ns, reactor)
         listeners["dns"] = Listener(PROGRAM, "DNS", config.dns, endpoint, Factory())
-    for listener in listeners.values():
-        listener.setServiceParent(services)  # type: ignore[no-untyped-call]
+    sides += [one for one in listeners.values() if isinstance(one, Listener)]
+    if config.admin is not None:
+        sides.append(admin_socket(PROGRAM, config.admin, crew.answer, reactor))
+    daemon = Daemon(config, crew, sides, reactor, Signals(reactor).impatient, _Leaving(reactor).leave)
+    daemon.afterwards(*_afterwards(config, daemon, {"listen": daemon, **listeners}, reactor))
+    return daemon
+
+
+def _afterwards(
+    config: BalancerConfig, daemon: Daemon, listeners: dict[str, Listening], reactor: Any
+) -> Sequence[IService]:
+    """What begins once clients are served."""
+    services: list[IService] = [Reloading(reactor, possible=config.state is not None), Telling()]
+    if config.state is not None:
+        giving = GivingFactory(daemon)
+        services.append(UnixDoor(PROGRAM, config.state / NAME, "successors", "--state", giving, reactor))
     if config.addresses is not None:
-        AddressBook(config.addresses, listeners).setServiceParent(services)  # type: ignore[no-untyped-call]
+        services.append(AddressBook(config.addresses, listeners))
     return services
+
+
+class _Leaving:
+    """Ends the process in good order, with a status of its own if that is not 0."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+
+    def leave(self, status: int) -> None:
+        """Stop the reactor."""
+        if status:
+            self._reactor.addSystemEventTrigger("after", "shutdown", _exit, status)
+        if self._reactor.running:
+            self._reactor.stop()
+
+
+def _exit(status: int) -> None:
+    """Twisted's way out always says 0."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def makeService(options: Options) -> IService:  # noqa: N802 - twistd's name
     """What twistd runs."""
     from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
 
-    return build(options.config, reactor)
-
-
-def _name() -> str:
-    kept = "".join(
-        char if char.isascii() and (char.isalnum() or char in "._-") else "-" for char in socket.gethostname()
-    )
-    name = kept.lstrip("._-")[:64]
-    return name if words.is_name(name) else "balancer"
+    services = MultiService()
+    build(options, reactor).setServiceParent(services)
+    return services

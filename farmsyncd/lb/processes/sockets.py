@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import array
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from farmsyncd.lb.relaying.front import BACKLOG
 from farmsyncd.lb.relaying.sockets import prepare_listener
 
-_MOST_AT_ONCE = 128  # the kernel passes 253 at most with one message
+_MOST_AT_ONCE = 253  # the kernel's limit
 _FD_SIZE = array.array("i").itemsize
 
 
@@ -58,29 +58,13 @@ def close(sockets: Iterable[socket.socket]) -> None:
         one.close()
 
 
-def send(channel: socket.socket, sockets: Sequence[socket.socket]) -> None:
-    """Pass copies of ``sockets`` to the other side of ``channel``, a Unix socket that may block. Raises OSError."""
-    for start in range(0, len(sockets), _MOST_AT_ONCE):
-        some = array.array("i", [one.fileno() for one in sockets[start : start + _MOST_AT_ONCE]])
-        channel.sendmsg([b"*"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, some)])
+def take(channel: socket.socket) -> tuple[bytes, list[socket.socket]]:
+    """One byte of what the other side of ``channel``, a Unix socket, says; and the sockets that it passes with it.
 
-
-def receive(channel: socket.socket, count: int) -> list[socket.socket]:
-    """So many sockets that the other side of ``channel`` passes. Raises OSError, EOFError when it ends before."""
-    found: list[socket.socket] = []
-    try:
-        while len(found) < count:
-            wanted = min(count - len(found), _MOST_AT_ONCE)
-            data, ancillary, flags, _ = channel.recvmsg(
-                1, socket.CMSG_SPACE(wanted * _FD_SIZE), socket.MSG_CMSG_CLOEXEC
-            )
-            found += [socket.socket(fileno=fd) for fd in _descriptors(ancillary)]
-            if not data or flags & socket.MSG_CTRUNC:
-                raise EOFError
-    except BaseException:
-        close(found)
-        raise
-    return found
+    No byte at the end. Raises OSError.
+    """
+    data, ancillary, _, _ = channel.recvmsg(1, socket.CMSG_SPACE(_MOST_AT_ONCE * _FD_SIZE), socket.MSG_CMSG_CLOEXEC)
+    return data, [socket.socket(fileno=fd) for fd in _descriptors(ancillary)]
 
 
 def _descriptors(ancillary: Iterable[tuple[int, int, bytes]]) -> list[int]:

@@ -1,0 +1,236 @@
+"""A balancer as one service: it holds the listening sockets, and sees its crew through start, succession and end."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.application.service import IService, MultiService, Service
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from farmsyncd.edges.listening import spelled
+from farmsyncd.edges.startup import one_line
+from farmsyncd.edges.statelock import StateLock, lock
+from farmsyncd.errors import ConfigError, FarmsyncError
+from farmsyncd.lb.config import BalancerConfig
+from farmsyncd.lb.processes import sockets
+from farmsyncd.lb.processes.crew import Crew
+from farmsyncd.lb.processes.handover import NAME, Request, Taking
+from farmsyncd.lb.relaying import binding
+
+PROGRAM = "farmsync-lb"
+_TRIES = 100
+_PAUSE_S = 0.1
+
+
+class Daemon(Service):
+    """Serves by ``crew``. ``sides`` (HTTP, admin) run while it does; ``last`` begin once clients are accepted.
+
+    ``impatient`` is called when the end begins, with what to do when somebody will not wait for it; ``gone`` ends the
+    process with a status.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        config: BalancerConfig,
+        crew: Crew,
+        sides: Sequence[IService],
+        reactor: Any,
+        impatient: Callable[[Callable[[], None]], None],
+        gone: Callable[[int], None],
+    ) -> None:
+        self._config = config
+        self._crew = crew
+        self._sides = MultiService()
+        for side in sides:
+            side.setServiceParent(self._sides)
+        self._last: list[IService] = []
+        self._reactor = reactor
+        self._impatient = impatient
+        self._gone = gone
+        self._taking: Taking | None = None
+        self._sockets: list[socket.socket] = []
+        self._lock: StateLock | None = None
+        self._left = False
+        self._fault: Failure | None = None
+        self._starting = False
+
+    @property
+    def address(self) -> str | None:
+        """Where clients connect, spelled as a client's endpoint; None while they cannot."""
+        return spelled(binding.where(self._sockets[0])) if self._sockets else None
+
+    def afterwards(self, *services: IService) -> None:
+        """Begin these once clients are accepted."""
+        self._last += services
+
+    def privilegedStartService(self) -> None:  # noqa: N802 - IService
+        """Get the listening sockets, while the process may still be root."""
+        super().privilegedStartService()  # type: ignore[no-untyped-call]
+        with one_line(PROGRAM):
+            self._open()
+        if self._taking is None:
+            self._sides.privilegedStartService()
+
+    def startService(self) -> None:  # noqa: N802 - IService
+        """Begin. When that takes its time, what fails later ends the process as what fails at once."""
+        super().startService()  # type: ignore[no-untyped-call]
+        with one_line(PROGRAM):
+            self._open()
+        self._starting = True
+        Deferred.fromCoroutine(self._begin()).addErrback(self._failed)
+        self._starting = False
+        if self._fault is not None:
+            with one_line(PROGRAM):
+                self._fault.raiseException()
+
+    async def _begin(self) -> None:
+        if self._taking is None:
+            self._take_state()
+        await self._crew.prepare(self._sockets)
+        if self._taking is not None:
+            if not self._taking.switch():
+                self._log.warn("the balancer that was to hand over has died: its clients go on here")
+            self._take_state()
+        self._sides.startService()
+        await self._crew.begin()
+        for service in self._last:
+            service.startService()
+        if self._taking is not None:
+            self._taking.done()
+            self._taking = None
+        self._log.info("clients listens on {address}", address=self.address)
+
+    def stopService(self) -> Deferred[None]:  # noqa: N802 - IService
+        """Accept nobody, and give those who are connected their time."""
+        super().stopService()  # type: ignore[no-untyped-call]
+        return Deferred.fromCoroutine(self._end())
+
+    async def _end(self) -> None:
+        self._impatient(lambda: _ignored(self._crew.finish(0)))
+        if not self._left:
+            for service in reversed(self._last):
+                await maybeDeferred(service.stopService)
+        finished = self._crew.finish(self._config.drain_limit_ns / 1e9)
+        self._close()
+        await finished
+        if not self._left:
+            await self._sides.stopService()
+            self._release()
+
+    # Handing over
+
+    def offer(self, request: Request) -> list[socket.socket]:
+        """See :class:`Giver`."""
+        if request.listen != self._config.listen:
+            raise ConfigError(
+                f"expected --listen {self._config.listen}, as the running balancer has, found {request.listen}; "
+                "stop that one first"
+            )
+        if request.workers != len(self._sockets):
+            raise ConfigError(
+                f"expected --workers {len(self._sockets)}, as the running balancer has, found {request.workers}: "
+                "each has a listening socket, and their number cannot change without refusing somebody; "
+                "stop that one first"
+            )
+        return self._sockets
+
+    async def _pause(self) -> None:
+        await self._crew.pause()
+        await self._sides.stopService()
+        self._release()
+
+    def pause(self) -> Deferred[None]:
+        """See :class:`Giver`."""
+        return Deferred.fromCoroutine(self._pause())
+
+    def resume(self) -> None:
+        """See :class:`Giver`."""
+        Deferred.fromCoroutine(self._resume()).addErrback(self._failed)
+
+    async def _resume(self) -> None:
+        for left in reversed(range(_TRIES)):
+            try:
+                self._take_state()
+                break
+            except ConfigError:  # the one that has failed is not quite gone
+                if not left:
+                    raise
+                await deferLater(self._reactor, _PAUSE_S, lambda: None)
+        await self._crew.resume()
+        self._sides.startService()
+
+    def leave(self) -> None:
+        """See :class:`Giver`."""
+        self._left = True
+        for service in reversed(self._last):
+            _ignored(maybeDeferred(service.stopService))
+        finished = self._crew.finish(self._config.linger_ns / 1e9)
+        self._close()
+        finished.addBoth(lambda _: self._gone(0))
+
+    # Means
+
+    def _open(self) -> None:
+        if self._sockets:
+            return
+        config = self._config
+        if config.take_over and config.state is not None:
+            self._taking = Taking.connect(config.state / NAME)
+        if self._taking is not None:
+            self._sockets = self._taking.ask(Request(config.listen, config.workers))
+            return
+        try:
+            self._sockets = sockets.group(binding.bind(config.listen), config.workers)
+        except OSError as error:
+            raise ConfigError(
+                f"expected to listen on {config.listen} for clients: {error.strerror or error}; "
+                "stop the program that has the port, or name another endpoint"
+            ) from None
+
+    def _close(self) -> None:
+        """Listen no more: in this process, when another one goes on."""
+        if self._sockets and not self._left:
+            binding.unlink(self._sockets[0])
+        sockets.close(self._sockets)
+        self._sockets = []
+
+    def _take_state(self) -> None:
+        if self._config.state is None:
+            return
+        try:
+            self._lock = lock(self._config.state, PROGRAM)
+        except ConfigError as error:
+            raise ConfigError(f"{error}, or take over from it with --take-over") from None
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _failed(self, failure: Failure) -> None:
+        if self._taking is not None:
+            self._release()
+            self._taking.close()
+        if self._starting:
+            self._fault = failure
+            return
+        status = 70
+        if isinstance(failure.value, FarmsyncError):
+            status = failure.value.exit_status
+            self._log.critical("{why}", why=str(failure.value))
+        elif isinstance(failure.value, SystemExit) and isinstance(failure.value.code, int):
+            status = failure.value.code
+        else:
+            self._log.failure("the balancer cannot go on", failure)
+        self._gone(status)
+
+
+def _ignored(deferred: Deferred[Any]) -> None:
+    deferred.addErrback(lambda _: None)
