@@ -123,14 +123,14 @@ def nginx(folder: Path, servers: str, *ports: socket.socket) -> Iterator[None]:
         yield
 
 
-def get(port: int, source: str = "127.0.0.1", host: str = "127.0.0.1") -> tuple[str, int]:
+def get(port: int, source: str = "127.0.0.1", host: str = "127.0.0.1", path: str = "/") -> tuple[str, int]:
     """The body that a request over HTTP from the address ``source`` is answered with, and the port it came from."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as client:
         client.settimeout(LIMIT)
         client.bind((source, 0))
         client.connect((host, port))
-        client.sendall(b"GET / HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n")
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n".encode())
         parts = []
         while part := client.recv(1 << 16):
             parts.append(part)
