@@ -11,11 +11,9 @@ from typing import Any, cast
 
 import pytest
 import pytest_twisted
-from treq.client import HTTPClient
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
-from twisted.web.client import Agent
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
@@ -27,6 +25,7 @@ from farmsyncd.data.content.commanding import Command
 from farmsyncd.data.content.fetching import Fetcher
 from farmsyncd.data.content.sources import source_of
 from farmsyncd.data.content.unpacking import is_tar, unpack
+from farmsyncd.edges.webclient import web_client
 from farmsyncd.errors import BadInput, Unavailable
 from tests.dataserver import SECOND, NoThread, Room, tree
 from tests.eventually import eventually
@@ -189,7 +188,7 @@ def read(source: Any, *, known: bool = False) -> Any:
 def source(tmp_path: Path, **config: Any) -> Any:
     one = SourceConfig(period_ns=60 * SECOND, **config)
     thread = NoThread("reading", cast("IReactorFromThreads", None))
-    http = HTTPClient(Agent(reactor))
+    http = web_client(reactor)
     return source_of(one, tmp_path / "work", thread, http, cast("IReactorTime", reactor), threading.Event())
 
 
@@ -272,7 +271,7 @@ def shop() -> Iterator[tuple[Shop, str]]:
 
 
 def fetcher(url: str, timeout: float = 30, limit: int = 1000) -> Fetcher:
-    return Fetcher(url, HTTPClient(Agent(reactor)), cast("IReactorTime", reactor), timeout, limit)
+    return Fetcher(url, web_client(reactor), cast("IReactorTime", reactor), timeout, limit)
 
 
 @pytest_twisted.ensureDeferred

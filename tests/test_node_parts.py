@@ -13,13 +13,13 @@ import pytest_twisted
 from treq.client import HTTPClient
 from treq.testing import RequestTraversalAgent
 from twisted.internet import reactor
-from twisted.web.client import Agent, HTTPConnectionPool
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
 from farmsyncd.core.pointer import Pointer
 from farmsyncd.core.snapshot import Manifest
 from farmsyncd.core.standing import Turn
+from farmsyncd.edges.webclient import web_client
 from farmsyncd.errors import LocalError
 from farmsyncd.node.checking import by_hash, by_stat
 from farmsyncd.node.hooks import Flip, Hooks
@@ -155,7 +155,7 @@ TOLD = Flip("shop", A, 4, "/")
 
 
 def hooks(*command: str, url: str | None = None, http: HTTPClient | None = None, timeout_s: float = 30.0) -> Hooks:
-    return Hooks(reactor, http or HTTPClient(RequestTraversalAgent(Resource())), command, url, timeout_s)
+    return Hooks(reactor, the_reactor, http or HTTPClient(RequestTraversalAgent(Resource())), command, url, timeout_s)
 
 
 @pytest_twisted.ensureDeferred
@@ -174,7 +174,7 @@ async def test_a_command_that_fails_is_told_with_its_last_words() -> None:
 @pytest_twisted.ensureDeferred
 async def test_a_command_that_is_not_there_is_told() -> None:
     detail = await hooks("/no/such/command").run(TOLD)
-    assert detail.startswith("command /no/such/command: ")
+    assert detail == "command /no/such/command: there is no such program that may be run"
 
 
 @pytest_twisted.ensureDeferred
@@ -205,7 +205,7 @@ async def test_a_url_is_posted_the_flip_as_json(code: int, fault: str) -> None:
     receiver = Receiver(code)
     port = the_reactor.listenTCP(0, Site(receiver), interface="127.0.0.1")
     url = f"http://127.0.0.1:{port.getHost().port}/hook"
-    http = HTTPClient(Agent(reactor, pool=HTTPConnectionPool(reactor, persistent=False)))
+    http = web_client(reactor)
     detail = await hooks(url=url, http=http).run(TOLD)
     await port.stopListening()
     assert detail == (f"POST {url}: {fault}" if fault else "")
@@ -218,6 +218,6 @@ async def test_a_url_that_cannot_be_reached_is_told() -> None:
     port = the_reactor.listenTCP(0, Site(Receiver(200)), interface="127.0.0.1")
     url = f"http://127.0.0.1:{port.getHost().port}/hook"
     await port.stopListening()
-    http = HTTPClient(Agent(reactor, pool=HTTPConnectionPool(reactor, persistent=False)))
+    http = web_client(reactor)
     detail = await hooks(url=url, http=http).run(TOLD)
     assert detail.startswith(f"POST {url}: ")

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import attrs
 from treq.client import HTTPClient
 from twisted.internet import defer
 from twisted.internet.error import ConnectionDone, ProcessDone
-from twisted.internet.interfaces import IReactorProcess
+from twisted.internet.interfaces import IReactorProcess, IReactorTime
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+
+from farmsyncd.edges.webclient import dismiss
 
 _TOLD = 300
 """Characters of a failing hook's output that are kept."""
@@ -42,10 +46,11 @@ class Flip:
 class Hooks:
     """The hooks of one node. ``command`` is a list of words and no shell text; both may be missing.
 
-    ``environment`` is what a command inherits, ``timeout_s`` what each hook may take before it is ended.
+    ``environment`` is what a command inherits, ``timeout_s`` what each hook may take, by ``clock``, before it is ended.
     """
 
     reactor: Any
+    clock: IReactorTime
     http: HTTPClient
     command: tuple[str, ...] = ()
     url: str | None = None
@@ -74,7 +79,7 @@ class Hooks:
         return detail
 
     def _guarded(self, what: str, running: defer.Deferred[str]) -> defer.Deferred[str]:
-        running.addTimeout(self.timeout_s, self.reactor)
+        running.addTimeout(self.timeout_s, self.clock)
         return running.addCallbacks(
             lambda fault: f"{what}: {fault}" if fault else "",
             lambda failure: f"{what}: {self._fault(failure)}",
@@ -87,6 +92,9 @@ class Hooks:
 
     def _run_command(self, flip: Flip) -> defer.Deferred[str]:
         program = _Program()
+        name = str(Path(flip.path, self.command[0])) if "/" in self.command[0] else self.command[0]
+        if shutil.which(name, path=self.environment.get("PATH")) is None:
+            return defer.succeed("there is no such program that may be run")
         try:
             reactor: IReactorProcess = self.reactor
             reactor.spawnProcess(
@@ -99,7 +107,7 @@ class Hooks:
     def _post(self, url: str, flip: Flip) -> defer.Deferred[str]:
         async def post() -> str:
             response = await self.http.post(url, json=attrs.asdict(flip), unbuffered=True)
-            await response.content()
+            dismiss(response)
             return "" if 200 <= response.code < 300 else f"answered with status {response.code}"
 
         return defer.ensureDeferred(post())

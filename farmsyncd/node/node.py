@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from treq.client import HTTPClient
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, ensureDeferred, gatherResults
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.logger import Logger
-from twisted.web.client import Agent, HTTPConnectionPool
 
 from farmsyncd.core.farmtime import Estimate
 from farmsyncd.core.messages.greeting import PROTOCOL, Hello
@@ -24,6 +22,7 @@ from farmsyncd.edges.release import RELEASE
 from farmsyncd.edges.timing.clocks import LocalClock
 from farmsyncd.edges.timing.steady import SteadyTime
 from farmsyncd.edges.timing.timekeeper import Timekeeper
+from farmsyncd.edges.webclient import web_client
 from farmsyncd.edges.workthread import WorkThread
 from farmsyncd.errors import FarmsyncError, LocalError
 from farmsyncd.node import checking
@@ -123,10 +122,10 @@ class Node(Service):
         return Hello(PROTOCOL, "node", self.config.name, tuple(features))
 
     def _hooks(self) -> Hooks:
-        # No connection outlives a hook: flips are rare.
-        agent = Agent(self._reactor, pool=HTTPConnectionPool(self._reactor, persistent=False))
         hooks = self.config.hooks
-        return Hooks(self._reactor, HTTPClient(agent), hooks.command, hooks.url, hooks.timeout_ns / 1e9)
+        return Hooks(
+            self._reactor, self._wakes, web_client(self._reactor), hooks.command, hooks.url, hooks.timeout_ns / 1e9
+        )
 
     # Service
 

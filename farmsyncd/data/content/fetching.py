@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 
+from farmsyncd.edges.webclient import dismiss, take
 from farmsyncd.errors import BadInput, FarmsyncError, Unavailable
 
 _OK = 200
@@ -71,13 +72,13 @@ class Fetcher:
             self.url, headers=Headers({name: [value] for name, value in validators.items()}), unbuffered=True
         )
         if response.code == _NOT_MODIFIED and validators:
-            await response.content()
+            dismiss(response)
             return False
         if response.code != _OK:
-            await response.content()
+            dismiss(response)
             raise BadInput(f"expected {self.url} to answer with status 200, and it answered with {response.code}")
         with file.open("wb") as out:
-            await response.collect(_Bounded(out, self.limit_bytes, self.url).write)
+            await take(response, _Bounded(out, self.limit_bytes, self.url).write)
         self._new_validators = {
             ask: value
             for ask, header in (("If-None-Match", "ETag"), ("If-Modified-Since", "Last-Modified"))

@@ -5,9 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from treq.client import HTTPClient
 from twisted.internet.interfaces import IReactorTime
-from twisted.web.client import Agent
 
 from farmsyncd.data.changes import Change
 from farmsyncd.data.config import DataConfig
@@ -15,9 +13,8 @@ from farmsyncd.data.content.periodic import Periodic
 from farmsyncd.data.content.publication import Publications
 from farmsyncd.data.content.sources import source_of
 from farmsyncd.data.keeper import FarmTime, Keeper
+from farmsyncd.edges.webclient import web_client
 from farmsyncd.edges.workthread import WorkThread
-
-_CONNECT_TIMEOUT = 30.0
 
 
 class Sources:
@@ -37,8 +34,7 @@ class Sources:
         work = config.state / "sources"
         self._all: list[Periodic] = []
         for name, one in sorted(config.dataset.items()):
-            http = HTTPClient(Agent(reactor, connectTimeout=_CONNECT_TIMEOUT))
-            source = source_of(one, work / name, thread, http, clock, self._stopping)
+            source = source_of(one, work / name, thread, web_client(reactor), clock, self._stopping)
             lead_ns, cache = config.now_lead_ns, work / f"{name}.cache"
             self._all.append(Periodic(name, one, source, keeper, publications, time, lead_ns, clock, cache))
 

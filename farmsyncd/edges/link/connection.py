@@ -186,7 +186,7 @@ class Link(Protocol):
         count = 0
         try:
             for frame in self._parser.feed(data):
-                count += 1  # noqa: SIM113 - it is wanted after the loop
+                count += 1
                 self._deliver(frame)
                 if self._state is not _State.OPEN:
                     return
