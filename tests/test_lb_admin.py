@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from farmsyncd.cli.lb.asking import ask
 from farmsyncd.edges.unixpath import short
 from farmsyncd.errors import BadInput, PeerError, Unavailable
-from farmsyncd.lb.admin import AdminConnection, AdminFactory, AdminSocket
+from farmsyncd.lb.admin import AdminConnection, AdminFactory, admin_socket
 from farmsyncd.lb.steering import Steering
 from farmsyncd.lb.web import Figures
 from tests.eventually import eventually_async, turn
@@ -156,11 +156,11 @@ async def test_only_the_owner_may_open_the_socket_and_a_later_balancer_takes_it_
     path.parent.mkdir()
     with socket.socket(socket.AF_UNIX) as dead, short(path) as name:
         dead.bind(name)  # somebody died here
-    old = AdminSocket("farmsync-lb", path, lambda _words: {"I am": "old"}, reactor)
+    old = admin_socket("farmsync-lb", path, lambda _words: {"I am": "old"}, reactor)
     old.startService()
     assert path.stat().st_mode & 0o777 == 0o600
     assert await deferToThread(ask, path, "status") == {"I am": "old"}
-    new = AdminSocket("farmsync-lb", path, lambda _words: {"I am": "new"}, reactor)
+    new = admin_socket("farmsync-lb", path, lambda _words: {"I am": "new"}, reactor)
     new.startService()
     assert await deferToThread(ask, path, "status") == {"I am": "new"}
     old.stopService()
@@ -187,7 +187,7 @@ def _readers() -> list[Any]:
 def test_a_place_where_no_socket_can_be_made_ends_the_daemon_with_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    admin = AdminSocket("farmsync-lb", tmp_path / "none" / "admin.sock", lambda _words: {}, reactor)
+    admin = admin_socket("farmsync-lb", tmp_path / "none" / "admin.sock", lambda _words: {}, reactor)
     with pytest.raises(SystemExit):
         admin.startService()
     assert "expected to listen on the Unix socket" in capsys.readouterr().err

@@ -6,7 +6,6 @@ import click
 
 from farmsyncd.cli.lb import drain, explain, maint, nodes, ready, sources, status
 
-
 _HELP = """Look at a balancer and steer it, over its admin socket.
 
 \b
