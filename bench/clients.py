@@ -24,7 +24,7 @@ from farmsyncd.edges.timing.timekeeper import Timekeeper
 from farmsyncd.node.follower import Follower
 
 DATASET = "shop"
-FOLLOW_S = 5.0  # a node's default
+FOLLOW_S = 15.0  # a node's default
 SPREAD_S = 20.0  # over which a farm's nodes come up
 QUIET_S = 2.0
 

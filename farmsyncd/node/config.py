@@ -81,7 +81,7 @@ class NodeConfig:
     skew: Skew = setting(SKEW, "makes every clock that the node reads wrong, to rehearse", default="0")
     addresses: Path | None = setting(PATH, "where the addresses that were bound are written", default=None)
     follow_ns: int = setting(
-        bounded(DURATION, "100ms"), "how often the schedule is asked for, besides being told", default="5s"
+        bounded(DURATION, "100ms"), "how often the schedule is asked for, besides being told", default="15s"
     )
     keep: int = setting(
         bounded(INTEGER, 1), "how many versions of a dataset are kept after they were active", default=3

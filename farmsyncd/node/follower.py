@@ -1,9 +1,14 @@
-"""The connection that follows the schedule: asks every few seconds, obeys what is pushed, tells how the node stands."""
+"""The connection that follows the schedule: obeys what is pushed, asks now and then, tells how the node stands.
+
+All that is news is told at once, by either side. What is asked and told besides is for what neither side can know to
+be lost, and is rare: a farm's idle nodes are what its data server is busy with most of the time.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import Final, Protocol
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
@@ -26,6 +31,14 @@ from farmsyncd.core.messages.schedule import (
 )  # fmt: skip
 from farmsyncd.edges.link import Link, reconnecting
 from farmsyncd.errors import PeerError
+
+LOOK_S: Final = 5.0
+"""How long at most until the node looks again what there is to do, which costs nobody else anything."""
+RESTATED: Final = 2
+"""With each so manieth asking, a standing is told that is no news: its clock comparison's numbers have moved."""
+BETTER: Final = 4
+BETTER_NS: Final = 1_000_000
+"""A clock comparison's bound that has shrunk so many times, and by so much, is news."""
 
 
 class Followed(Protocol):
@@ -56,8 +69,8 @@ class Followed(Protocol):
 class Follower(Service):
     """Follows the schedules of ``datasets()``; ``follow`` is called with each name of DATASETS-ARE.
 
-    ``every_s`` is about how often it asks; each node's period is a little different, so that a farm that was started
-    at once does not ask at once for ever.
+    ``every_s`` is about how often it asks, since plans are pushed at once; each node's period is a little different, so
+    that a farm that was started at once does not ask at once for ever.
     """
 
     log = Logger()
@@ -79,7 +92,10 @@ class Follower(Service):
         self._follow = follow
         self._wakes = wakes
         self._all = all_datasets
-        self._every_s = every_s * (0.8 + 0.4 * random())
+        self._looks = max(1, math.ceil(every_s / LOOK_S))  # until it asks
+        self._look_s = every_s / self._looks * (0.8 + 0.4 * random())
+        self._looked = 0
+        self._asked = 0
         self._reconnecting = reconnecting(endpoint, self._build, wakes, random)
         self._link: Link | None = None
         self._told: dict[str, Standing] = {}
@@ -98,7 +114,7 @@ class Follower(Service):
         """Connect, and ask from then on."""
         super().startService()  # type: ignore[no-untyped-call]
         self._reconnecting.startService()
-        self._loop.start(self._every_s, now=False)
+        self._loop.start(self._look_s, now=False)
 
     def stopService(self) -> Deferred[object]:  # noqa: N802 - IService
         """Fires when the connection is gone."""
@@ -129,11 +145,12 @@ class Follower(Service):
         assert self._link is not None
         for flip in followed.flips():
             key = name, flip.cycle
-            if again or key not in self._reported:
+            if key not in self._reported:
                 self._reported[key] = flip
                 self._link.send(flip)
         standing = followed.standing()
-        if again or _news(self._told.get(name)) != _news(standing):
+        told = self._told.get(name)
+        if again or _news(told) != _news(standing) or _much_better_known(told, standing):
             self._told[name] = standing
             self._link.send(standing)
 
@@ -141,20 +158,23 @@ class Follower(Service):
         try:
             for _, followed in self._datasets():
                 followed.reconsider()
-            if self._link is not None:
-                self._ask_all()
+            self._looked += 1
+            if self._link is not None and self._looked % self._looks == 0:
+                self._asked += 1
+                self._ask_all(again=self._asked % RESTATED == 0)
         except Exception:  # a LoopingCall ends at the first exception
             self.log.failure("following the schedule met a fault of ours")
 
-    def _ask_all(self) -> None:
+    def _ask_all(self, *, again: bool) -> None:
         assert self._link is not None
+        self._reported.clear()  # what has not been noted by now is told once more
         if self._all:
             self._link.send(Datasets())
         for name, followed in self._datasets():
             if self._link is None:
                 return
             self._link.send(Schedule(name))
-            self._say(name, followed, again=True)
+            self._say(name, followed, again=again)
 
     # Session
 
@@ -163,10 +183,9 @@ class Follower(Service):
         self.log.info("following the schedule of {name} at {address}", name=hello.name, address=link.address)
         self._link = link
         self._told.clear()
-        self._reported.clear()
         for _, followed in self._datasets():
             followed.connected()
-        self._ask_all()
+        self._ask_all(again=True)
 
     def received(self, link: Link, message: Message) -> None:
         """Pass on what came."""
@@ -214,3 +233,10 @@ def _news(standing: Standing | None) -> tuple[object, ...]:
         standing.detail,
         standing.offset is None,
     )
+
+
+def _much_better_known(told: Standing | None, standing: Standing) -> bool:
+    """Whether the clock comparison has become far better than was told, as it does in the first second."""
+    if told is None or told.error_bound is None or standing.error_bound is None:
+        return False
+    return told.error_bound > max(BETTER * standing.error_bound, standing.error_bound + BETTER_NS)
