@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from farmsyncd.cli.main import run
 from tests.daemons import TWISTD, Daemons, environment
 from tests.dig import ask, needs_dig
 from tests.eventually import eventually
@@ -57,7 +58,8 @@ def test_claim_s1_15_the_farm_can_be_balanced_by_dns_round_robin(daemons: Daemon
             serve = ("--http", f"tcp:{web}:interface={host}", "--serve", f"{host}:{web}")
             farm.node(f"web{number}", *serve, http=False).daemon.ready()
         farm.settled(farm.publish({"index.html": b"the shop"}))
-        balancer = dns_balancer(daemons, "--data", farm.address)
+        admin = tmp_path / "admin.sock"
+        balancer = dns_balancer(daemons, "--data", farm.address, "--admin", str(admin))
         port = dns_port(balancer)
 
         def given() -> set[str]:
@@ -77,9 +79,19 @@ def test_claim_s1_15_the_farm_can_be_balanced_by_dns_round_robin(daemons: Daemon
         away.daemon.start().ready()
         eventually(lambda: given() == {*HOSTS})
 
+        order(admin, "drain", "web3")
+        assert given() == {*HOSTS[:2]}
+        order(admin, "ready", "web3")
+        assert given() == {*HOSTS}
+
         farm.data.kill()
         eventually(lambda: balancer.get("/status")["data_server"] is False)
         assert given() == {*HOSTS}
+
+
+def order(admin: Path, *words: str) -> None:
+    """What an operator orders by ``farmsync lb``."""
+    assert run(["lb", *words, "--admin", str(admin)]) == 0
 
 
 def page(host: str, port: int) -> str:
@@ -115,6 +127,15 @@ def test_an_answer_that_does_not_fit_into_udp_is_whole_over_tcp(daemons: Daemons
     assert "tc" in cut.flags
     assert 60 < len(set(cut.data)) < 150
     assert sorted(ask(port, NAME).data) == sorted(hosts)
+
+
+def test_a_balancer_of_several_workers_answers_for_all_of_them(daemons: Daemons, tmp_path: Path) -> None:
+    admin = tmp_path / "admin.sock"
+    nodes = [word for number in (1, 2) for word in ("--node", f"n{number}=127.0.1.{number}:80")]
+    port = dns_port(dns_balancer(daemons, "--workers", "2", "--admin", str(admin), *nodes))
+    assert sorted(ask(port, NAME).data) == ["127.0.1.1", "127.0.1.2"]
+    order(admin, "drain", "n1")
+    eventually(lambda: ask(port, NAME).data == ("127.0.1.2",))
 
 
 def test_a_farm_of_which_nothing_is_known_yet_has_no_answer_that_anybody_would_keep(
