@@ -13,7 +13,6 @@ from farmsyncd.data.followers import Followers
 from farmsyncd.data.keeper import Keeper
 from farmsyncd.data.pins import PinBoard
 from farmsyncd.data.roster import Roster
-from farmsyncd.data.sessions.people import not_for
 from farmsyncd.data.sessions.turns import Turns
 from farmsyncd.edges.link import Link
 
@@ -51,7 +50,7 @@ class NodeRole:
         match message:
             case Datasets():
                 self._followers.follow_list(self._link)
-                self._link.send(self._followers.datasets())
+                self._turns.take(message, self._list)
             case Schedule():
                 self._present.datasets.add(message.dataset)
                 self._followers.follow(self._link, message.dataset)
@@ -62,7 +61,7 @@ class NodeRole:
             case Flipped():
                 self._turns.take(message, partial(self._flipped, message))
             case _:
-                self._link.send(not_for(message, "a node"))
+                self._turns.refuse(message, "a node")
 
     def lost(self, reason: str) -> None:
         """The node has gone."""
@@ -77,6 +76,9 @@ class NodeRole:
 
     async def _standing(self, dataset: str) -> None:
         await self._come_back(dataset)
+
+    async def _list(self) -> None:
+        self._link.send(self._followers.datasets())
 
     async def _schedule(self, dataset: str) -> None:
         course = await self._come_back(dataset)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from farmsyncd.core.messages.base import Message
-from farmsyncd.core.messages.greeting import No
 from farmsyncd.core.messages.schedule import Datasets, Schedule
 from farmsyncd.data.followers import Followers
 from farmsyncd.data.keeper import Keeper, plan_message, unknown_dataset
@@ -24,23 +23,21 @@ class Person:
         """Answer a message, or turn it down."""
         match message:
             case Datasets():
-                self.link.send(self._followers.datasets())
+                self.turns.take(message, self._list)
             case Schedule():
                 self.turns.take(message, lambda: self._schedule(message.dataset))
             case _:
-                self.link.send(not_for(message, "a peer in this role"))
+                self.turns.refuse(message, "a peer in this role")
 
     def lost(self, _reason: str) -> None:
         """The link is gone."""
         self.turns.end()
+
+    async def _list(self) -> None:
+        self.link.send(self._followers.datasets())
 
     async def _schedule(self, dataset: str) -> None:
         course = await self._keeper.current(dataset, self.link.address)
         if course is None:
             raise unknown_dataset(dataset, self._keeper.courses)
         self.link.send(plan_message(course))
-
-
-def not_for(message: Message, whom: str) -> No:
-    """The answer to a message that is none of the peer's business."""
-    return No("refused", message.VERB, f"{message.VERB} is not for {whom}".encode())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from farmsyncd.core.messages.base import Message
 from farmsyncd.core.messages.clock import Echo, Probe
-from farmsyncd.data.sessions.people import not_for
+from farmsyncd.core.messages.greeting import No
 from farmsyncd.edges.link import Link
 
 
@@ -18,7 +18,7 @@ class ProbeRole:
     def received(self, message: Message) -> None:
         """Echo a probe."""
         if not isinstance(message, Probe):
-            self._link.send(not_for(message, "a probe"))
+            self._link.send(No("refused", message.VERB, f"{message.VERB} is not for a probe".encode()))
             return
         t1, t2, epoch = message.t1, self._link.arrived_ns, self._epoch
         self._link.send_now(lambda t3: Echo(t1, t2, t3, epoch))

@@ -11,7 +11,6 @@ from farmsyncd.core.refusal import Refused
 from farmsyncd.data.content.deltas import DeltaRack
 from farmsyncd.data.content.library import Library
 from farmsyncd.data.content.transfers import Transfers
-from farmsyncd.data.sessions.people import not_for
 from farmsyncd.data.sessions.turns import Turns
 from farmsyncd.edges.link import Extent, Link
 from farmsyncd.edges.workthread import WorkThread
@@ -48,7 +47,7 @@ class StagerRole:
             case GetDelta():
                 self._turns.take(message, partial(self._delta, message))
             case _:
-                self._link.send(not_for(message, "a stager"))
+                self._turns.refuse(message, "a stager")
 
     def lost(self, _reason: str) -> None:
         """The link is gone."""

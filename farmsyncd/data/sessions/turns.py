@@ -46,6 +46,14 @@ class Turns:
         if self._running is None:
             self._next()
 
+    def refuse(self, message: Message, whom: str) -> None:
+        """Answer, in its turn, a message that is not for ``whom`` to send."""
+
+        async def refuse() -> None:
+            raise Refused("refused", f"{message.VERB} is not for {whom}")
+
+        self.take(message, refuse)
+
     def end(self) -> None:
         """The link is gone: cancel what runs, forget what waits."""
         self._over = True
