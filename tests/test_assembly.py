@@ -349,6 +349,21 @@ def test_links_that_are_there_already_are_not_made_again(
     assert checking.verify(base.manifest, base.path, deep=True) == []
 
 
+def test_copies_that_an_earlier_attempt_made_where_it_could_not_link_are_no_hindrance(
+    tmp_path: Path, new: Version, base: Base
+) -> None:
+    for name in ("same/one", "same/two", "same/empty"):
+        (base.path / name).chmod(0o644)
+    earlier = Assembler(tmp_path / "copy", new.manifest, [base])
+    earlier.prepare()
+    earlier.reuse()
+    earlier.close()
+    assert (tmp_path / "copy/same/one").is_file()
+    stage(new, tmp_path / "copy", base)
+    assert look(tmp_path / "copy") == look(new.path)
+    assert (tmp_path / "copy/same/one").stat().st_ino != (base.path / "same/one").stat().st_ino
+
+
 def test_what_is_no_file_at_all_is_cleared_away(tmp_path: Path, new: Version, base: Base) -> None:
     copy = tmp_path / "copy"
     (copy / "same").mkdir(parents=True)

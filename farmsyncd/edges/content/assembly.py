@@ -152,6 +152,8 @@ class Assembler:
             tasks += [partial(self._link, group, refused) for group in _groups(to_link)]
             self._crew.share(lambda task: task(), tasks)
             if refused:
+                for item in refused:  # a copy from an earlier attempt may be there, and nothing is overwritten
+                    self._growing.remove_file(item.entry.path)
                 self._lacks.add([item.entry for item in refused], {})
                 self._find_sources()
                 self._crew.share(self._copy, self._copies())
