@@ -174,14 +174,14 @@ def test_what_a_crash_left_between_manifest_and_catalog_goes_at_the_next_start(r
     orphan = scan(tree(site, a=content(1))).manifest
     written = Deferred.fromCoroutine(room.parts.library.keep(orphan))
     assert written.called
-    (room.config.state / "manifests" / "half.tmp").write_bytes(b"half a manif")
-    (room.config.state / "deltas" / "half.tmp").write_bytes(b"half a del")
+    (room.config.state / "manifests" / "half.new").write_bytes(b"half a manif")
+    (room.config.state / "deltas" / "half.new").write_bytes(b"half a del")
     room.restart()
     assert orphan.version in room.parts.library
     room.parts.housekeeping.soon()
     assert room.parts.library.versions == {kept}
-    assert not list((room.config.state / "manifests").glob("*.tmp"))
-    assert not list((room.config.state / "deltas").glob("*.tmp"))
+    assert not list((room.config.state / "manifests").glob("*.new"))
+    assert not list((room.config.state / "deltas").glob("*.new"))
 
 
 def test_a_version_that_is_being_used_is_not_dropped(room: Room, tmp_path: Path) -> None:

@@ -216,7 +216,7 @@ def test_an_index_torn_or_spoiled_is_made_again(tmp_path: Path, cut: int) -> Non
 
 def test_leftovers_are_swept_up(tmp_path: Path) -> None:
     put(ChunkStore(tmp_path), [b"a"])
-    plant(tmp_path, {"0000000009.index": b"", "0000000001.index.tmp": b"", "0000000007.pack": b"", "README": b"mine"})
+    plant(tmp_path, {"0000000009.index": b"", "0000000001.index.new": b"", "0000000007.pack": b"", "README": b"mine"})
     store = ChunkStore(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0000000001.index", "0000000001.pack", "README"]
     put(store, [b"b"])
@@ -414,6 +414,20 @@ def test_an_upload_that_may_be_taken_up_again_is_spared(tmp_path: Path) -> None:
     written = the_pack(tmp_path).stat().st_mtime
     assert store.collect(frozenset(), spare_since=written - 1).removed == 0
     assert store.collect(frozenset(), spare_since=written + 1).removed == 1
+
+
+def test_many_small_packs_become_a_few_with_all_that_was_in_them(tmp_path: Path) -> None:
+    store = ChunkStore(tmp_path)
+    digests: list[bytes] = []
+    most = 0
+    for number in range(200):
+        digests += put(store, [b"publication %d" % number, random.Random(number).randbytes(number * 10 + 1)])
+        store.collect(frozenset(digests))
+        most = max(most, len(list(tmp_path.glob("*.pack"))))
+    assert most < 50
+    before = sent(store.frames(digests))
+    assert sorted(before) == sorted(digests)
+    assert sent(ChunkStore(tmp_path).frames(digests)) == before
 
 
 def test_damage_is_not_carried_on_when_a_pack_is_rewritten(tmp_path: Path) -> None:

@@ -7,8 +7,6 @@ and this record's the cycle of the version that the link names is known), the hi
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -17,9 +15,9 @@ import msgspec
 
 from farmsyncd.core.standing import Turn
 from farmsyncd.core.words import is_version
+from farmsyncd.edges.content import durable
 from farmsyncd.errors import LocalError
 
-_UNFINISHED: Final = ".new"
 _MOST_FLIPS: Final = 100
 _MOST_ACTIVATIONS: Final = 100
 
@@ -111,23 +109,8 @@ class RecordFile:
         return record
 
     def save(self, record: Record) -> None:
-        """Keep ``record``; durable on return. After a failure the former one stands."""
-        unfinished = self.path.with_name(self.path.name + _UNFINISHED)
-        try:
-            with unfinished.open("wb") as file:
-                file.write(msgspec.json.format(msgspec.json.encode(record), indent=1))
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(self.path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                unfinished.unlink()
-            raise
-        directory = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        """Keep ``record``; durable on return. After a failure, a LocalError, the former one stands."""
+        durable.write_file(self.path, msgspec.json.format(msgspec.json.encode(record), indent=1))
 
 
 _DECODER: Final = msgspec.json.Decoder(Record)

@@ -41,7 +41,7 @@ class Library:
         self._remembered: OrderedDict[str, Manifest] = OrderedDict()
         self._used: Counter[str] = Counter()
         directory.mkdir(parents=True, exist_ok=True)
-        for torn in directory.glob("*.tmp"):
+        for torn in directory.glob(f"*{durable.UNFINISHED}"):
             torn.unlink()
         self._known = self.on_disk()
 

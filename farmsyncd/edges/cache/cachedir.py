@@ -5,6 +5,7 @@
     active -> versions/VERSION     replaced in one rename
     versions/VERSION/              complete and read-only
     staging/VERSION/               on its way in; stays over a restart, so that staging can go on
+    spare/VERSION/                 hard links to the files of an active version, made ahead for the next one's staging
     manifests/VERSION              the encoded manifest of a version that is in versions/ or staging/
     trash/                         on its way out
     pointer                        see ``pointerfile``
@@ -23,9 +24,8 @@ import stat
 from pathlib import Path
 
 from farmsyncd.edges.cache import leases
+from farmsyncd.edges.content import durable
 from farmsyncd.errors import LocalError
-
-_UNFINISHED = ".new"
 
 
 class CacheDir:
@@ -35,11 +35,12 @@ class CacheDir:
         self.path = path
         self._versions = path / "versions"
         self._staging = path / "staging"
+        self._spares = path / "spare"
         self._manifests = path / "manifests"
         self._trash = path / "trash"
         self._link = path / "active"
         self._prepared: str | None = None
-        for directory in (self._versions, self._staging, self._manifests, self._trash):
+        for directory in (self._versions, self._staging, self._spares, self._manifests, self._trash):
             directory.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -52,10 +53,11 @@ class CacheDir:
 
         Staged trees stay (staging goes on with them), versions are made read-only again if they are not.
         """
+        self.discard_spares()
         for rubbish in self._trash.iterdir():
             _delete(rubbish)
         for directory in (self.path, self._manifests):
-            for unfinished in directory.glob(f"*{_UNFINISHED}"):
+            for unfinished in directory.glob(f"*{durable.UNFINISHED}"):
                 unfinished.unlink()
         self._prepared = None
         known = {*self.versions(), *self.stagings()}
@@ -85,6 +87,24 @@ class CacheDir:
         """Where ``version`` is to be assembled. Not made here."""
         return self._staging / version
 
+    def spare_path(self, version: str) -> Path:
+        """Where links to the files of ``version`` may be made ahead. Not made here."""
+        return self._spares / version
+
+    def use_spare(self, base: str, version: str) -> None:
+        """Let the links to ``base``, if there are any, be what ``version`` is assembled in, if it is not begun."""
+        spare, target = self.spare_path(base), self.staging_path(version)
+        if spare.is_dir() and not target.is_dir():
+            self._move(spare, target)
+
+    def discard_spares(self, keep: str | None = None) -> None:
+        """Remove all links that were made ahead, but for those to the version ``keep``."""
+        for version in _directories(self._spares):
+            if version != keep:
+                rubbish = self._trash_path(version)
+                self._move(self.spare_path(version), rubbish)
+                _delete(rubbish)
+
     def adopt(self, version: str) -> None:
         """Make the staged tree of ``version``, complete and fsynced, one of the versions; durable on return.
 
@@ -102,7 +122,7 @@ class CacheDir:
         self._move(source, target)
         _seal(target)
         for directory in (target, self._versions, self._staging):
-            _sync(directory)
+            durable.sync_directory(directory)
         if replaced is not None and not leases.leased(replaced):
             _delete(replaced)  # else at the next start: its readers have nothing better than a damaged tree
 
@@ -147,7 +167,7 @@ class CacheDir:
 
     def settle(self) -> None:
         """Make the link durable."""
-        _sync(self.path)
+        durable.sync_directory(self.path)
 
     def leased(self, version: str) -> bool:
         """Whether a reader uses ``version`` at this moment."""
@@ -168,7 +188,7 @@ class CacheDir:
         finally:
             lock.release()
         self._forget_manifest(version)
-        _sync(self._versions)
+        durable.sync_directory(self._versions)
         _delete(rubbish)
         return True
 
@@ -184,13 +204,7 @@ class CacheDir:
 
     def save_manifest(self, version: str, encoded: bytes) -> None:
         """Keep the encoded manifest of ``version``; durable on return."""
-        unfinished = self._manifests / f"{version}{_UNFINISHED}"
-        with unfinished.open("wb") as file:
-            file.write(encoded)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(self._manifests / version)
-        _sync(self._manifests)
+        durable.write_file(self._manifests / version, encoded)
 
     def manifest(self, version: str) -> bytes | None:
         """The encoded manifest of ``version``, None when there is none."""
@@ -201,7 +215,7 @@ class CacheDir:
 
     @property
     def _unfinished_link(self) -> Path:
-        return self.path / f"active{_UNFINISHED}"
+        return self.path / f"active{durable.UNFINISHED}"
 
     def _trash_path(self, version: str) -> Path:
         return self._trash / f"{version}.{secrets.token_hex(4)}"
@@ -225,14 +239,6 @@ def _seal(directory: Path) -> None:
     mode = stat.S_IMODE(directory.stat().st_mode)
     if mode & 0o222:
         directory.chmod(mode & ~0o222)
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _delete(path: Path) -> None:

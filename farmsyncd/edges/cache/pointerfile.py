@@ -78,8 +78,8 @@ class PointerFile:
 class PointerReader:
     """The readers' side. Raises FileNotFoundError when there is no pointer file, ValueError when it is none.
 
-    :meth:`read` looks at eight bytes of memory as long as nothing changed. ``hint()`` gives those bytes, for a caller
-    that wants to do so itself.
+    :meth:`read` looks at eight bytes of memory as long as nothing changed. A caller that wants to do so itself compares
+    the first bytes of ``mapped`` with ``seen``.
     """
 
     __slots__ = ("_identity", "_map", "_path", "_pointer", "_seen")

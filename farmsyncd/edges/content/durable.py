@@ -15,6 +15,8 @@ from farmsyncd.errors import LocalError, Unavailable
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 _IOV_MAX: Final = 1024
 _SYNC_FILE_RANGE_WRITE: Final = 2
+UNFINISHED: Final = ".new"
+"""The end of the name that a file has until it is whole: what a crash leaves of it may be removed."""
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -69,7 +71,7 @@ def start_writing(fd: int, offset: int, length: int) -> None:
 
 def write_file(path: Path, *pieces: bytes | bytearray | memoryview, mode: int = 0o644) -> None:
     """Replace ``path`` by a file of ``pieces``, durably: after a crash it is the old one or this one, whole."""
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(path.name + UNFINISHED)
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
         try:

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Container, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 import attrs
 from twisted.logger import Logger
@@ -24,6 +24,11 @@ from farmsyncd.edges.content.packindex import Place
 from farmsyncd.edges.content.packwriter import PACK_SIZE, PackWriter
 from farmsyncd.edges.content.shelf import OpenPack, Shelf
 from farmsyncd.errors import BadInput, LocalError, Unavailable
+
+_SMALL: Final = 16 * 1024 * 1024
+"""Bytes of a pack from which on it is not rewritten only because there are many."""
+_MANY: Final = 16
+"""Packs of about one size that are made one: each chunk is rewritten a few times at most."""
 
 
 @attrs.frozen
@@ -183,8 +188,10 @@ class ChunkStore:
         return extents
 
     def collect(self, keep: Container[bytes], spare_since: float = float("inf")) -> Collected:
-        """Remove packs that hold nothing to keep, and rewrite those that are mostly garbage.
+        """Remove packs that hold nothing to keep, and rewrite those that are mostly garbage, or small and many.
 
+        Each publication makes a pack, however little it brings: without the latter there were as many in the end as a
+        tree has files, and whoever copies the tree would have them all open at once.
         ``keep`` are the digests of all versions that stay; what a :class:`Hold` covers stays too. Packs written since
         ``spare_since`` (seconds since the Unix epoch, by the wall clock) are left alone: an interrupted upload may be
         taken up again. Streams that are being sent are not disturbed.
@@ -200,21 +207,24 @@ class ChunkStore:
             for digest, place in self._shelf.places.items():
                 by_pack[place.pack][digest] = place
         empty: list[int] = []
-        sparse: list[int] = []
+        rewritten: list[int] = []
+        alike: dict[int, list[int]] = {}
+        by_pack = {pack: places for pack, places in by_pack.items() if self._written(pack) < spare_since}
         for pack, places in by_pack.items():
-            if self._written(pack) >= spare_since:
-                continue
-            kept = {digest: at for digest, at in places.items() if digest in keep or digest in held}
+            kept = by_pack[pack] = {digest: at for digest, at in places.items() if digest in keep or digest in held}
             if not kept:
                 empty.append(pack)
             elif 2 * sum(place.length for place in kept.values()) < sizes[pack]:
-                self._rewrite(kept)
-                sparse.append(pack)
-        return self._remove(empty, sparse, keep, sizes)
+                rewritten.append(pack)
+            elif sizes[pack] < _SMALL:
+                alike.setdefault(sizes[pack].bit_length() // 3, []).append(pack)
+        rewritten += [pack for packs in alike.values() if len(packs) >= _MANY for pack in packs]
+        self._rewrite({digest: at for pack in rewritten for digest, at in by_pack[pack].items()})
+        return self._remove(empty, rewritten, keep, sizes)
 
     def _rewrite(self, kept: dict[bytes, Place]) -> None:
         with self.writer() as writer:
-            for digest, place in sorted(kept.items(), key=lambda item: item[1].offset):
+            for digest, place in sorted(kept.items(), key=lambda item: (item[1].pack, item[1].offset)):
                 pack = self._shelf.open(place.pack)
                 try:
                     codec, packed = _frame(pack, place, digest)
@@ -225,15 +235,15 @@ class ChunkStore:
                 writer.put_verified(digest, codec, place.raw, packed, again=True)
 
     def _remove(
-        self, empty: list[int], sparse: list[int], keep: Container[bytes], sizes: Mapping[int, int]
+        self, empty: list[int], rewritten: list[int], keep: Container[bytes], sizes: Mapping[int, int]
     ) -> Collected:
         with self._shelf.lock:
             # Holds that began since then have counted on what is still here: a pack with any of that stays.
             held = self._held()
             wanted = {at.pack for digest, at in self._shelf.places.items() if digest in held or digest in keep}
-            gone = [pack for pack in (*empty, *sparse) if pack not in wanted]
+            gone = [pack for pack in (*empty, *rewritten) if pack not in wanted]
             self._shelf.remove(gone)
-        return Collected(len(gone), len(sparse), sum(sizes[pack] for pack in gone))
+        return Collected(len(gone), len(rewritten), sum(sizes[pack] for pack in gone))
 
     def _held(self) -> set[bytes]:
         return set().union(*(hold.digests for hold in self._holds))

@@ -135,7 +135,7 @@ class Shelf:
         packs = {int(found[1]) for path in self.directory.iterdir() if (found := _PACK.fullmatch(path.name))}
         for path in self.directory.iterdir():
             pack = int(path.stem) if path.suffix == ".index" and path.stem.isdecimal() else None
-            if path.suffix == ".tmp" or (pack is not None and pack not in packs):
+            if path.suffix == durable.UNFINISHED or (pack is not None and pack not in packs):
                 path.unlink()
         for pack in sorted(packs):
             size = self.path(pack).stat().st_size

@@ -8,7 +8,6 @@ not before the *mark*: a time on disk that is always ahead of every farm time th
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from farmsyncd.edges.content import durable
 from farmsyncd.edges.timing.clocks import LocalClock, RawClock, boot_id
 from farmsyncd.errors import LocalError
 
@@ -53,18 +53,8 @@ class Line:
             ) from None
 
     def write(self, path: Path) -> None:
-        """Replace the file at ``path``, durably."""
-        new = path.with_name(path.name + ".new")
-        with new.open("w") as file:
-            json.dump(attrs.asdict(self), file)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        """Replace the file at ``path``, durably. Raises LocalError when that cannot be done."""
+        durable.write_file(path, json.dumps(attrs.asdict(self)).encode())
 
 
 class FarmClock:
@@ -116,7 +106,7 @@ class FarmClock:
         return farm_ns - self.now_ns() + self._wall_ns()
 
     def keep(self) -> None:
-        """Put the mark ahead, on disk; from any thread. Raises OSError when that cannot be done."""
+        """Put the mark ahead, on disk; from any thread. Raises LocalError when that cannot be done."""
         raw_ns = self._raw.now_ns()
         farm_ns = raw_ns + self._ahead_ns
         Line(self._boot, raw_ns, farm_ns, farm_ns + LEASE_NS).write(self._path)
@@ -125,7 +115,7 @@ class FarmClock:
     def _keep_late(self, now: int) -> None:
         try:
             self.keep()
-        except OSError:
+        except LocalError:
             # Only a reboot with a wall clock set back needs the mark: that is no reason to leave the farm without time.
             self.log.failure("the mark of farm time could not be written: is the disk full?")
             self._mark_ns = now + LEASE_NS
