@@ -1,20 +1,33 @@
 from __future__ import annotations
 
+import json
 import os
 import random
+import signal
 from pathlib import Path
 
 import pytest
 import pytest_twisted
 from twisted.internet import reactor as _reactor
+from twisted.internet.task import Clock
 
 from farmsyncd.core.affinity import Affinity
+from farmsyncd.core.eligibility import Order
 from farmsyncd.core.sourcebook import MAGIC, Reader, Writer
+from farmsyncd.edges.config import load
 from farmsyncd.errors import LocalError
 from farmsyncd.lb import memory
 from farmsyncd.lb.bookfile import BookFile, Reading
+from farmsyncd.lb.config import BalancerConfig, NodeAddress
+from farmsyncd.lb.deciding import deciding
+from farmsyncd.lb.dispatcher import Dispatcher
+from farmsyncd.lb.farm import Sighting
 from farmsyncd.lb.memory import Clocks, Memory
-from tests.eventually import eventually_async
+from farmsyncd.lb.notes import PERIOD_S, Notes
+from tests.daemons import Daemons
+from tests.eventually import eventually, eventually_async
+from tests.lb_farm import Balancer
+from tests.lb_load import QuickNode, homes_of, port_of, quick_nodes
 
 SECOND = 10**9
 BOOT = 1_700_000_000 * SECOND
@@ -23,6 +36,43 @@ LIFE = 1800 * SECOND
 
 def source(number: int) -> bytes:
     return number.to_bytes(4, "big")
+
+
+# Real processes
+
+
+def test_a_balancer_that_was_killed_or_stopped_knows_its_sources_and_orders_again(
+    daemons: Daemons, tmp_path: Path
+) -> None:
+    from farmsyncd.cli.lb.asking import ask
+
+    state, admin = tmp_path / "state", tmp_path / "admin"
+    with quick_nodes("abcd") as nodes:
+        balancer = Balancer(daemons, *nodes, "--state", str(state), "--admin", str(admin))
+        homes = homes_of(port_of(balancer))
+        ask(admin, "drain", "a")
+        eventually(lambda: len(written(state / "sources.0")) == len(homes))
+        eventually(lambda: '"a":"drain"' in (state / "farm.json").read_text())
+        balancer.daemon.kill()
+        balancer.daemon.start().ready()
+        assert homes_of(port_of(balancer)) == homes
+        late = homes_of(port_of(balancer), [f"127.0.4.{number}" for number in range(1, 9)])
+        assert "a" not in late.values()
+        assert balancer.daemon.stop() == -signal.SIGTERM
+        balancer.daemon.start().ready()
+        assert homes_of(port_of(balancer), [*homes, *late]) == {**homes, **late}
+        assert ask(admin, "explain", next(iter(late)))["entry"]["why"] == memory.KEPT
+
+
+def test_a_farm_that_was_known_is_served_while_the_data_server_is_away(daemons: Daemons, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    with QuickNode("a") as node:
+        host, port = node.option.partition("=")[2].split(":")
+        nodes = [{"name": "a", "host": host, "port": int(port), "path": ""}]
+        (state / "farm.json").write_text(json.dumps({"orders": {}, "nodes": nodes}))
+        balancer = Balancer(daemons, "--data", "tcp:127.0.0.1:9", "--state", str(state))
+        assert homes_of(port_of(balancer), ["127.0.0.1"]) == {"127.0.0.1": "a"}
 
 
 # The form
@@ -305,3 +355,57 @@ async def test_a_disk_that_fails_does_not_stop_the_balancer_and_all_is_written_o
     scene.use(4, "d")
     await scene.memory.stopService()
     assert written(state / "sources.0") == {1: "a", 2: "b", 3: "c", 4: "d"}
+
+
+# What is known of the farm
+
+
+def noting(path: Path, *, writes: bool = True) -> tuple[Notes, Dispatcher, Clock]:
+    clock = Clock()
+    config = load(None, BalancerConfig, {"listen": "tcp:80", "node": ["fixed=127.0.0.1:1"]})
+    dispatcher = deciding(config, clock, lambda: 0, lambda: 0.5).dispatcher
+    return Notes(path, dispatcher, clock, writes=writes), dispatcher, clock
+
+
+def test_orders_and_nodes_are_known_again_and_fixed_nodes_are_none_to_remember(tmp_path: Path) -> None:
+    path = tmp_path / "farm.json"
+    notes, dispatcher, clock = noting(path)
+    notes.load()
+    notes.startService()
+    dispatcher.observe({"n": Sighting(NodeAddress("n", "10.0.0.1", 80))})
+    dispatcher.command("n", Order.DRAIN)
+    dispatcher.command("gone", Order.MAINT)
+    clock.advance(PERIOD_S)
+    before = path.read_bytes()
+    clock.advance(PERIOD_S)
+    notes.stopService()
+    assert path.read_bytes() == before
+    again, dispatcher, clock = noting(path, writes=False)
+    again.load()
+    assert {name: str(node.address) for name, node in dispatcher.farm.nodes.items()} == {
+        "fixed": "127.0.0.1:1",
+        "n": "10.0.0.1:80",
+    }
+    assert dispatcher.farm.orders == {"n": Order.DRAIN, "gone": Order.MAINT}
+    path.unlink()
+    again.startService()
+    clock.advance(PERIOD_S)
+    again.stopService()
+    assert not path.exists(), "only one of several workers writes"
+
+
+def test_notes_that_are_damaged_or_cannot_be_written_do_not_stop_the_balancer(tmp_path: Path) -> None:
+    path = tmp_path / "farm.json"
+    path.write_text("{")
+    notes, dispatcher, clock = noting(path)
+    notes.load()
+    assert set(dispatcher.farm.nodes) == {"fixed"}
+    path.unlink()
+    path.mkdir()
+    notes.startService()
+    dispatcher.command("fixed", Order.MAINT)
+    clock.advance(PERIOD_S)
+    path.rmdir()
+    clock.advance(PERIOD_S)
+    notes.stopService()
+    assert '"fixed":"maint"' in path.read_text()

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from twisted.application.service import IService, MultiService
-from twisted.internet.endpoints import serverFromString
 from twisted.internet.protocol import Factory
 
 from farmsyncd.edges.httpside import HttpSide
@@ -24,6 +23,7 @@ from farmsyncd.lb.processes.alone import Alone
 from farmsyncd.lb.processes.crew import Crew
 from farmsyncd.lb.processes.daemon import PROGRAM, Daemon
 from farmsyncd.lb.processes.handover import NAME, GivingFactory
+from farmsyncd.lb.processes.held import HeldEndpoint
 from farmsyncd.lb.processes.onlooker import Onlooker
 from farmsyncd.lb.processes.signals import Reloading, Signals, Telling
 from farmsyncd.lb.processes.workforce import Workforce
@@ -45,17 +45,19 @@ def build(options: Options, reactor: Any) -> IService:
         if onlooker is not None:
             farm = onlooker.farm
             sides.append(onlooker)
+    http: HeldEndpoint | None = None
     listeners: dict[str, Listening] = {}
     if config.http is not None:
         site = HttpSide(crew.status, crew.metrics, crew.ready).site(reactor)
-        listeners["http"] = Listener(PROGRAM, "HTTP", config.http, serverFromString(reactor, config.http), site)
+        http = HeldEndpoint(config.http, reactor)
+        listeners["http"] = Listener(PROGRAM, "HTTP", config.http, http, site)
     if config.dns is not None and farm is not None:
         endpoint = dns_endpoint(config, farm, time.monotonic_ns, reactor)
         listeners["dns"] = Listener(PROGRAM, "DNS", config.dns, endpoint, Factory())
     sides += [one for one in listeners.values() if isinstance(one, Listener)]
     if config.admin is not None:
         sides.append(admin_socket(PROGRAM, config.admin, crew.answer, reactor))
-    daemon = Daemon(config, crew, sides, reactor, Signals(reactor).impatient, _Leaving(reactor).leave)
+    daemon = Daemon(config, crew, sides, http, reactor, Signals(reactor).impatient, _Leaving(reactor).leave)
     daemon.afterwards(*_afterwards(config, daemon, {"listen": daemon, **listeners}, reactor))
     return daemon
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from twisted.application.service import Service
@@ -16,6 +15,7 @@ from farmsyncd.lb.config import BalancerConfig
 from farmsyncd.lb.farm import Farm
 from farmsyncd.lb.memory import Clocks, Memory
 from farmsyncd.lb.notes import Notes
+from farmsyncd.lb.processes.reshuffle import book
 from farmsyncd.lb.relaying.front import Front
 
 CLOCKS = Clocks(time.monotonic_ns, time.time_ns)
@@ -124,8 +124,3 @@ class Alone:
     def _stop(self, services: Sequence[Service]) -> Deferred[None]:
         self._running = [one for one in self._running if one not in services]
         return gatherResults([maybeDeferred(one.stopService) for one in services]).addCallback(lambda _: None)
-
-
-def book(state: Path, number: int) -> Path:
-    """Where worker ``number`` writes down its sources."""
-    return state / f"sources.{number}"

@@ -18,8 +18,11 @@ from farmsyncd.edges.statelock import StateLock, lock
 from farmsyncd.errors import ConfigError, FarmsyncError
 from farmsyncd.lb.config import BalancerConfig
 from farmsyncd.lb.processes import sockets
+from farmsyncd.lb.processes.cbpf import Spread
 from farmsyncd.lb.processes.crew import Crew
 from farmsyncd.lb.processes.handover import NAME, Request, Taking
+from farmsyncd.lb.processes.held import HeldEndpoint
+from farmsyncd.lb.processes.reshuffle import reshuffle
 from farmsyncd.lb.relaying import binding
 
 PROGRAM = "farmsync-lb"
@@ -28,7 +31,7 @@ _PAUSE_S = 0.1
 
 
 class Daemon(Service):
-    """Serves by ``crew``. ``sides`` (HTTP, admin) run while it does; ``last`` begin once clients are accepted.
+    """Serves by ``crew``. ``sides`` run while it does, the HTTP side among them, which listens at ``http``.
 
     ``impatient`` is called when the end begins, with what to do when somebody will not wait for it; ``gone`` ends the
     process with a status.
@@ -41,6 +44,7 @@ class Daemon(Service):
         config: BalancerConfig,
         crew: Crew,
         sides: Sequence[IService],
+        http: HeldEndpoint | None,
         reactor: Any,
         impatient: Callable[[Callable[[], None]], None],
         gone: Callable[[int], None],
@@ -51,6 +55,7 @@ class Daemon(Service):
         for side in sides:
             side.setServiceParent(self._sides)
         self._last: list[IService] = []
+        self._http = http
         self._reactor = reactor
         self._impatient = impatient
         self._gone = gone
@@ -58,6 +63,7 @@ class Daemon(Service):
         self._sockets: list[socket.socket] = []
         self._lock: StateLock | None = None
         self._left = False
+        self._own = False  # whether the sockets are nobody else's any more
         self._fault: Failure | None = None
         self._starting = False
 
@@ -91,8 +97,11 @@ class Daemon(Service):
                 self._fault.raiseException()
 
     async def _begin(self) -> None:
+        config = self._config
         if self._taking is None:
             self._take_state()
+            if config.state is not None:
+                reshuffle(config.state, Spread(config.workers, config.prefix_ipv4, config.prefix_ipv6))
         await self._crew.prepare(self._sockets)
         if self._taking is not None:
             if not self._taking.switch():
@@ -105,7 +114,8 @@ class Daemon(Service):
         if self._taking is not None:
             self._taking.done()
             self._taking = None
-        self._log.info("clients listens on {address}", address=self.address)
+        self._own = True
+        self._log.info("clients are served at {address}", address=self.address)
 
     def stopService(self) -> Deferred[None]:  # noqa: N802 - IService
         """Accept nobody, and give those who are connected their time."""
@@ -122,6 +132,7 @@ class Daemon(Service):
         await finished
         if not self._left:
             await self._sides.stopService()
+            self._close_side()
             self._release()
 
     # Handing over
@@ -139,7 +150,9 @@ class Daemon(Service):
                 "each has a listening socket, and their number cannot change without refusing somebody; "
                 "stop that one first"
             )
-        return self._sockets
+        http = self._http
+        side = [http.held] if http is not None and http.held is not None and request.http == http.described else []
+        return [*self._sockets, *side]
 
     async def _pause(self) -> None:
         await self._crew.pause()
@@ -155,24 +168,25 @@ class Daemon(Service):
         Deferred.fromCoroutine(self._resume()).addErrback(self._failed)
 
     async def _resume(self) -> None:
+        await self._crew.resume()
         for left in reversed(range(_TRIES)):
             try:
                 self._take_state()
                 break
-            except ConfigError:  # the one that has failed is not quite gone
+            except ConfigError as error:  # the one that has failed may not quite be gone
                 if not left:
-                    raise
+                    self._log.critical("{why}; this balancer goes on all the same", why=str(error))
                 await deferLater(self._reactor, _PAUSE_S, lambda: None)
-        await self._crew.resume()
         self._sides.startService()
 
     def leave(self) -> None:
         """See :class:`Giver`."""
-        self._left = True
+        self._left, self._own = True, False
         for service in reversed(self._last):
             _ignored(maybeDeferred(service.stopService))
         finished = self._crew.finish(self._config.linger_ns / 1e9)
         self._close()
+        self._close_side()
         finished.addBoth(lambda _: self._gone(0))
 
     # Means
@@ -184,10 +198,15 @@ class Daemon(Service):
         if config.take_over and config.state is not None:
             self._taking = Taking.connect(config.state / NAME)
         if self._taking is not None:
-            self._sockets = self._taking.ask(Request(config.listen, config.workers))
+            given = self._taking.ask(Request(config.listen, config.workers, config.http))
+            self._sockets = given[: config.workers]
+            for one in given[config.workers :]:
+                assert self._http is not None
+                self._http.held = one
             return
         try:
             self._sockets = sockets.group(binding.bind(config.listen), config.workers)
+            self._own = True
         except OSError as error:
             raise ConfigError(
                 f"expected to listen on {config.listen} for clients: {error.strerror or error}; "
@@ -196,10 +215,14 @@ class Daemon(Service):
 
     def _close(self) -> None:
         """Listen no more: in this process, when another one goes on."""
-        if self._sockets and not self._left:
+        if self._sockets and self._own:
             binding.unlink(self._sockets[0])
         sockets.close(self._sockets)
         self._sockets = []
+
+    def _close_side(self) -> None:
+        if self._http is not None:
+            self._http.close()
 
     def _take_state(self) -> None:
         if self._config.state is None:

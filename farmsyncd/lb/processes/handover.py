@@ -2,12 +2,14 @@
 
 ::
 
-    new    {"listen": ENDPOINT, "workers": NUMBER}    before anything of the old one has changed
-    old    {"sockets": NUMBER}                        the listening sockets come with so many bytes after the line
-           {"error": TEXT}                            or: that cannot be
-    new    ready                                      it has read its configuration, and what was written down
-    old    yours                                      nobody is accepted here any more, and all is written down
-    new    running                                    it accepts; the old one finishes its connections and leaves
+    new    {"listen": ENDPOINT, "workers": NUMBER, "http": ENDPOINT}
+                                 before anything of the old one has changed
+    old    {"sockets": NUMBER}   the listening sockets, which come with so many bytes after the line: one for each
+                                 worker, and that of the HTTP side if both have the same
+           {"error": TEXT}       or: that cannot be
+    new    ready                 it has read its configuration, and what was written down
+    old    yours                 nobody is accepted here any more, and all is written down
+    new    running               it accepts; the old one finishes its connections and leaves
 
 Until it has heard ``running`` the old balancer goes on as if nothing had been said when the new one hangs up: clients
 have waited in the kernel's queue meanwhile, which both hold. When the old one dies the new one has all it needs.
@@ -43,6 +45,7 @@ class Request(msgspec.Struct, frozen=True):
 
     listen: str
     workers: int
+    http: str | None = None
 
 
 class Offer(msgspec.Struct, frozen=True, omit_defaults=True):

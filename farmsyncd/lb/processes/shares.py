@@ -36,15 +36,21 @@ def share_of(config: BalancerConfig, number: int) -> BalancerConfig:
     )
 
 
-def status_of_all(answers: Sequence[Mapping[str, Any]]) -> Json:
-    """One status for all workers: what can be counted is summed, and a node is in the worst state that one sees."""
+def status_of_all(answers: Sequence[Mapping[str, Any]], workers: Sequence[Json]) -> Json:
+    """One status for all workers: what can be counted is summed, and a node is in the worst state that one sees.
+
+    ``workers`` is what is known of each of those that answered.
+    """
     if not answers:
         return {"ready": False, "reason": "no worker is there at this moment", "nodes": []}
     told = next((one for one in answers if one["ready"]), answers[0])
     return {
         **_summed(answers, told),
         "nodes": nodes_of_all(answers),
-        "workers": [{"clients": one["clients"], "sources": one["sources"]} for one in answers],
+        "workers": [
+            {**worker, "clients": one["clients"], "sources": one["sources"]}
+            for worker, one in zip(workers, answers, strict=True)
+        ],
     }
 
 

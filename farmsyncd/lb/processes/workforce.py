@@ -113,11 +113,7 @@ class Workforce:
 
     def resume(self) -> Deferred[None]:
         """See :class:`Crew`."""
-        self._serving = True
-        for number in range(self._config.workers):
-            if number not in self._workers:
-                self._restart(number)
-        return DeferredList([one.asker.ask("resume") for one in self._there()], consumeErrors=True).addCallback(_none)
+        return self._all_serve("resume")
 
     def finish(self, limit_s: float) -> Deferred[None]:
         """See :class:`Crew`."""
@@ -151,7 +147,7 @@ class Workforce:
 
     def status(self) -> Any:
         """See :class:`Crew`."""
-        return self._ask_all("status").addCallback(lambda found: shares.status_of_all(_said(found)))
+        return self._ask_all("status").addCallback(self._status)
 
     def metrics(self) -> Any:
         """See :class:`Crew`."""
@@ -160,6 +156,11 @@ class Workforce:
     def ready(self) -> Any:
         """See :class:`Crew`."""
         return self._ask_all("ready").addCallback(lambda found: shares.ready_of_all([(*one,) for one in _said(found)]))
+
+    def _status(self, found: Sequence[tuple[int, Any]]) -> Any:
+        pids = {one.number: one.transport.pid for one in self._there()}  # type: ignore[union-attr]
+        workers = [{"worker": number, "pid": pids.get(number)} for number, _ in found]
+        return shares.status_of_all(_said(found), workers)
 
     def _there(self) -> list[_Process]:
         return [one for _, one in sorted(self._workers.items())]
@@ -189,8 +190,12 @@ class Workforce:
         return asked.addCallback(lambda answer: {**answer, "worker": number})
 
     def _all_serve(self, verb: str) -> Deferred[None]:
+        """Who has died meanwhile, or dies now, is replaced."""
         self._serving = True
-        return _all([one.asker.ask(verb) for one in self._there()])
+        asked = [one.asker.ask(verb).addErrback(lambda failure: failure.trap(Gone)) for one in self._there()]
+        for number in set(range(self._config.workers)) - set(self._workers):
+            self._restart(number)
+        return _all(asked)
 
     def _prepared(self, number: int) -> Deferred[Any]:
         """Start worker ``number``, and have it get ready."""
@@ -206,8 +211,7 @@ class Workforce:
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}  # this same program
         self._reactor.spawnProcess(one, _COMMAND[0], _COMMAND, env, str(self._directory), childFDs=inherited)
         self._workers[number] = one
-        one.asker.ask("configure", number, self._told).addErrback(lambda _: None)  # the next one tells, too
-        return one.asker.ask("prepare")
+        return one.asker.ask("configure", number, self._told).addCallback(lambda _: one.asker.ask("prepare"))
 
     def _restart(self, number: int) -> None:
         self._restarts.pop(number, None)
