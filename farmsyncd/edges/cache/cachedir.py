@@ -40,7 +40,7 @@ class CacheDir:
         self._trash = path / "trash"
         self._link = path / "active"
         self._prepared: str | None = None
-        for directory in (self._versions, self._staging, self._spares, self._manifests, self._trash):
+        for directory in (self._versions, self._staging, self._manifests, self._trash):
             directory.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -99,7 +99,7 @@ class CacheDir:
 
     def discard_spares(self, keep: str | None = None) -> None:
         """Remove all links that were made ahead, but for those to the version ``keep``."""
-        for version in _directories(self._spares):
+        for version in _directories(self._spares) if self._spares.is_dir() else ():
             if version != keep:
                 rubbish = self._trash_path(version)
                 self._move(self.spare_path(version), rubbish)
