@@ -71,6 +71,27 @@ def test_when_all_that_were_ready_refuse_the_next_best_are_tried() -> None:
     assert scene.seat(b"s", ("a", "b")) is None, "one in maintenance is never tried"
 
 
+def test_a_source_that_nobody_takes_belongs_where_it_was() -> None:
+    scene = Scene("abc")
+    home = scene.visit(b"s")
+    assert scene.seat(b"s", ()) is not None
+    tried: list[str] = []
+    while (seat := scene.seat(b"s", tried)) is not None:
+        tried.append(seat.node.name)
+        scene.dispatcher.refused(seat, "a bad moment for all")
+    assert sorted(tried) == ["a", "b", "c"]
+    assert scene.visit(b"s") == home
+
+
+def test_a_new_source_that_nobody_takes_is_not_remembered() -> None:
+    scene = Scene("ab")
+    for tried in ((), ("a",)):
+        seat = scene.seat(b"s", tried)
+        assert seat is not None
+        scene.dispatcher.refused(seat, "a bad moment for all")
+    assert len(scene.affinity) == 0
+
+
 def test_a_node_that_fails_fast_does_not_swallow_the_farm_while_others_are_slow() -> None:
     scene = Scene("abcd", check="tcp")
     attempts: Counter[str] = Counter()

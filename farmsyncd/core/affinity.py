@@ -59,6 +59,10 @@ class Stay:
     """The node that it was moved from."""
     connections: int = 0
     """Those that are open at this moment."""
+    taken: bool = True
+    """Whether the node has taken a connection of the source; one on trial is retracted when it does not."""
+    home: Stay | None = None
+    """While it is on trial: the stay that it is to replace."""
 
 
 class Affinity:
@@ -89,16 +93,30 @@ class Affinity:
         self._use(stay, now_ns)
 
     def hold(self, source: bytes, node: str, now_ns: int, why: str = "") -> Stay:
-        """A connection of ``source`` goes to ``node``, and so will the later ones. To be released when it ends."""
+        """A connection of ``source`` goes to ``node``, on trial until it is taken. To be released when it ends."""
         stay = self._stays.get(source)
         if stay is None or stay.node != node:
             former = self._forget(stay)
-            stay = self._stays[source] = Stay(source, node, now_ns, now_ns, why, former)
-            self._per_node[node] = self._per_node.get(node, 0) + 1
+            home = stay if stay is None or stay.taken else stay.home
+            stay = Stay(source, node, now_ns, now_ns, why, former, taken=False, home=home)
+            self._put(stay)
             if len(self._stays) > self._capacity:
                 self._make_room(now_ns)
         self.join(stay, now_ns)
         return stay
+
+    def took(self, stay: Stay) -> None:
+        """The node has taken a connection: the source's later ones go there too."""
+        stay.taken, stay.home = True, None
+
+    def retract(self, stay: Stay, now_ns: int) -> None:
+        """The node has not taken the connection: a source that never was there belongs where it was before."""
+        if stay.taken or stay.connections or self._stays.get(stay.source) is not stay:
+            return
+        self._forget(stay)
+        if stay.home is not None:
+            self._put(stay.home)
+            self._use(stay.home, now_ns)
 
     def release(self, stay: Stay, now_ns: int) -> None:
         """A connection has ended."""
@@ -149,6 +167,10 @@ class Affinity:
         merged = sorted([*taken, *self._stays.values()], key=_used_ns)
         self._stays = OrderedDict((stay.source, stay) for stay in merged)
         return len(taken)
+
+    def _put(self, stay: Stay) -> None:
+        self._stays[stay.source] = stay
+        self._per_node[stay.node] = self._per_node.get(stay.node, 0) + 1
 
     def _make_room(self, now_ns: int) -> None:
         """Forget one source: one that has no open connection, if such a one is near."""

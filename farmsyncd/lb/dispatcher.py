@@ -89,7 +89,7 @@ class Dispatcher:
 
     def connected(self, seat: Seat) -> None:
         """The node of ``seat`` has taken the connection."""
-        if self.farm.connected(seat.node):
+        if self.seating.connected(seat):
             self._sweep()
 
     def refused(self, seat: Seat, reason: str) -> None:

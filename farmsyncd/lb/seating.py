@@ -88,9 +88,17 @@ class Seating:
                 return self._own(stay, node, now_ns)
         return self._other(source, stay, tried, now_ns)
 
+    def connected(self, seat: Seat) -> bool:
+        """The node of ``seat`` has taken the connection; whether that says that it is back."""
+        if seat.stay is not None and not seat.stay.taken:
+            self._affinity.took(seat.stay)
+        return self._farm.connected(seat.node)
+
     def refused(self, seat: Seat, reason: str) -> None:
         """The node of ``seat`` has not taken the connection: the seat is given up."""
         self.leave(seat)
+        if seat.stay is not None:
+            self._affinity.retract(seat.stay, self._now_ns())
         self._farm.refused(seat.node, reason)
 
     def leave(self, seat: Seat) -> None:
