@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.names import dns
 
 from farmsyncd.core.affinity import source_of
 from farmsyncd.core.sourcebook import Record
@@ -24,7 +25,7 @@ from farmsyncd.lb.processes.reshuffle import _write, book, reshuffle
 from tests.daemons import Daemons
 from tests.eventually import LIMIT, eventually
 from tests.lb_farm import Balancer
-from tests.lb_load import SOURCES, Load, homes_of, port_of, quick_nodes
+from tests.lb_load import SOURCES, Load, QuickNode, homes_of, port_of, quick_nodes
 
 SPREAD = Spread(2)
 
@@ -160,6 +161,32 @@ def test_workers_leave_when_their_supervisor_dies_and_another_number_of_them_kno
         balancer.daemon.start().ready()
         assert homes_of(port_of(balancer)) == homes
         assert sorted(path.name for path in state.glob("sources.*")) == ["sources.0"]
+
+
+def test_the_supervisor_answers_for_the_farms_name_and_hears_of_orders(daemons: Daemons, tmp_path: Path) -> None:
+    from farmsyncd.cli.lb.asking import ask
+
+    admin = tmp_path / "admin"
+    with QuickNode("a") as one, QuickNode("b") as other:
+        nodes = ["--node", one.option, "--node", other.option]
+        name = ["--dns", "tcp:0:interface=127.0.0.1", "--dns-name", "shop.example"]
+        balancer = Balancer(daemons, *nodes, *name, "--workers", "2", "--admin", str(admin))
+        port = int(balancer.daemon.addresses["dns"].rpartition(":")[2])
+        assert looked_up(port) == ["127.0.0.1"]
+        ask(admin, "maint", "a")
+        ask(admin, "maint", "b")
+        assert looked_up(port) == []
+
+
+def looked_up(port: int) -> list[str]:
+    question = dns.Message(id=7)
+    question.addQuery("shop.example", dns.A)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(LIMIT)
+        client.sendto(question.toStr(), ("127.0.0.1", port))
+        answer = dns.Message()
+        answer.fromStr(client.recv(4096))
+    return [record.payload.dottedQuad() for record in answer.answers]
 
 
 # What is shared
