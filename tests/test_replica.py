@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from farmsyncd.errors import Unavailable
 from farmsyncd.node.checking import by_stat
 from farmsyncd.node.record import RecordFile
 from farmsyncd.node.staging.conversation import Cut
+from farmsyncd.node.staging.spare import Spare
 from tests.leaks import LoggedErrors
 from tests.node_bench import AHEAD, Bench, S
 
@@ -430,3 +432,49 @@ def test_a_record_that_cannot_be_written_does_not_stop_the_flip(bench: Bench, mo
     staged(bench, first, "two", 2, in_s=1)
     bench.time.advance(1)
     assert (bench.linked(), bench.served()) == ("two", "two")
+
+
+def spares(bench: Bench) -> list[str]:
+    """To which versions links were made ahead."""
+    return [path.name for path in (bench.path / "shop").glob("spare/*")]
+
+
+@pytest.fixture
+def any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Links are made ahead for versions of any size."""
+    monkeypatch.setattr("farmsyncd.node.upkeep.Spare", partial(Spare, worth_it=1))
+
+
+@pytest.mark.usefixtures("any_size")
+def test_links_for_the_next_version_are_made_when_nothing_has_been_heard_of_it_for_a_while(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    first = serving(bench, "one")
+    bench.time.advance(4.9)
+    assert spares(bench) == []
+    bench.time.advance(0.2)
+    assert spares(bench) == [first.version]
+    turn = staged(bench, first, "two", 2, in_s=1)
+    assert bench.stager.orders[-1][0].spare is bench.replica._upkeep.links
+    bench.time.advance(1)
+    bench.plan(3, turn)
+    bench.time.advance(6)
+    assert spares(bench) == [turn.version], "links to what is not active any more are of no use"
+    bench.restart()
+    assert (spares(bench), bench.served()) == ([], "two")
+    bench.crash()
+
+
+@pytest.mark.usefixtures("any_size")
+def test_no_links_are_made_while_a_version_is_on_its_way_in_nor_after_the_end(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    first = serving(bench, "one")
+    two = bench.version("two")
+    bench.plan(2, first, Turn(2, two.version, bench.farm_ns + 60 * S))
+    bench.time.advance(10)
+    assert spares(bench) == []
+    bench.replica.keep((first.version,))
+    bench.replica.stop()
+    bench.replica.keep(())
+    bench.time.advance(10)
+    assert spares(bench) == []
+    bench.crash()

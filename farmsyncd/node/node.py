@@ -112,6 +112,7 @@ class Node(Service):
             random=random,
             keep=config.keep,
             spread_ns=config.staging.spread_ns,
+            rest=self.stager.rest,
         )
 
     def _hello(self) -> Hello:

@@ -57,7 +57,7 @@ class Replica:
         self.errand = Errand(dataset, self._bring, self._brought, self._changed, around.wakes, around.random)
         self._diary = Diary(dataset, found.record, records, cache, around.disk)
         self._swaps = Swaps(dataset, self._diary, around, cache.version_path, self.reconsider)
-        self._upkeep = Upkeep(dataset, cache, self.shelf, around.disk, around.cleaner, around.keep)
+        self._upkeep = Upkeep(dataset, cache, self.shelf, around, lambda: bool(self.known.next or self.errand.busy))
         self._found = found
         self._cache = cache
         self._around = around
@@ -103,6 +103,7 @@ class Replica:
         self._follow_up()
         self._stopped = True
         self._trigger.stop()
+        self._upkeep.stop()
         return self.errand.stop()
 
     # What comes from outside
@@ -238,6 +239,7 @@ class Replica:
                 bases=tuple(self.shelf.manifest(version) for version in order),
                 after=first[0] if first else None,
                 wait_s=self._spread(turn),
+                spare=self._upkeep.links,
             )
         )
 

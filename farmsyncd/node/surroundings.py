@@ -16,6 +16,7 @@ from farmsyncd.core.standing import Turn
 from farmsyncd.edges.cache.cachedir import CacheDir
 from farmsyncd.edges.timing.clocks import LocalClock
 from farmsyncd.node.hooks import Hooks
+from farmsyncd.node.staging.spare import Spare
 from farmsyncd.node.worker import Worker
 
 
@@ -32,6 +33,8 @@ class Order:
     """The version that is active here."""
     wait_s: float
     """For how long to wait first, so that a farm's nodes do not come all at once."""
+    spare: Spare | None = None
+    """Where links to the active version may have been made ahead."""
 
 
 class Stager(Protocol):
@@ -44,6 +47,10 @@ class Stager(Protocol):
         """Do nothing that costs for so long: a swap is near."""
 
 
+def _no_rest(_amount: int) -> None:
+    pass
+
+
 @attrs.frozen
 class Surroundings:
     """What all replicas of a node share.
@@ -51,7 +58,8 @@ class Surroundings:
     ``disk`` writes down what a swap may wait for, ``cleaner`` removes what is not needed, which may take long.
     ``told`` is called with a dataset's name when its standing may have changed. ``keep`` is how many versions stay
     after they were active, ``spread_ns`` the time within which the farm's nodes begin to stage, ``random`` uniform in
-    [0, 1), ``sleep`` what the last stretch before a swap is waited with.
+    [0, 1), ``sleep`` what the last stretch before a swap is waited with, ``rest`` sleeps in a worker's thread while a
+    swap is near.
     """
 
     clock: LocalClock
@@ -66,6 +74,7 @@ class Surroundings:
     keep: int = 3
     spread_ns: int = 500_000_000
     sleep: Callable[[float], None] = time.sleep
+    rest: Callable[[int], None] = _no_rest
 
     def farm_ns(self) -> int | None:
         """Farm time now; None before the first clock comparison."""

@@ -1,35 +1,55 @@
-"""Removing versions that a node's disk need not keep any longer."""
+"""What is done for a node's disk when nothing else is: old versions are removed, and links made for the next one."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from typing import Final
 
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from farmsyncd.core.retention import removable
+from farmsyncd.core.snapshot import Manifest
 from farmsyncd.edges.cache.cachedir import CacheDir
 from farmsyncd.node.record import Record
 from farmsyncd.node.shelf import Shelf
-from farmsyncd.node.worker import Worker
+from farmsyncd.node.staging.spare import Spare
+from farmsyncd.node.surroundings import Surroundings
+
+AHEAD_S: Final = 5.0
+"""How long after a swap links are made for the next version, if nothing is known of that one by then."""
 
 
 class Upkeep:
     """Keeps one dataset's disk tidy. A version that a reader uses stays until the next time.
 
-    ``disk`` is the thread that writes the record, ``cleaner`` the one that removes: that may take long.
+    ``busy`` says whether there is a next version, known or on its way in.
     """
 
     log = Logger()
 
-    def __init__(self, dataset: str, cache: CacheDir, shelf: Shelf, disk: Worker, cleaner: Worker, keep: int) -> None:
+    def __init__(
+        self, dataset: str, cache: CacheDir, shelf: Shelf, around: Surroundings, busy: Callable[[], bool]
+    ) -> None:
+        self.links = Spare(cache, around.rest)
         self._dataset = dataset
         self._cache = cache
         self._shelf = shelf
-        self._disk = disk
-        self._cleaner = cleaner
-        self._keep = keep
+        self._disk = around.disk
+        self._cleaner = around.cleaner
+        self._keep = around.keep
+        self._wakes = around.wakes
+        self._busy = busy
         self._going: set[str] = set()
+        self._ahead: IDelayedCall | None = None
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Begin nothing more."""
+        self._stopped = True
+        self.links.stop()
+        self._forget_ahead()
 
     def tidy(self, needed: Collection[str], record: Record) -> None:
         """Remove what is neither ``needed`` nor to be kept; from here on it is not used, though this takes a while."""
@@ -47,6 +67,25 @@ class Upkeep:
             # First the disk must know what took its place; but no record of a swap may wait for the removal.
             written = self._disk.run(lambda: None)
             written.addCallback(lambda _: self._cleaner.run(self._remove, going)).addErrback(self._failed)
+        self._forget_ahead()
+        if not self._stopped:
+            self._ahead = self._wakes.callLater(AHEAD_S, self._look_ahead)
+
+    def _forget_ahead(self) -> None:
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            ahead.cancel()
+
+    def _look_ahead(self) -> None:
+        self._ahead = None
+        version = self._shelf.current()
+        if version in self._shelf.versions and not self._busy():
+            self._cleaner.run(self._make_links, self._shelf.manifest(version)).addErrback(self._failed_ahead)
+
+    def _make_links(self, manifest: Manifest) -> None:
+        """In the cleaner's thread."""
+        if not self._stopped:
+            self.links.make(manifest)
 
     def spare(self, version: str) -> None:
         """``version`` is wanted again: do not remove what will be made of it."""
@@ -57,6 +96,11 @@ class Upkeep:
         for version in versions:
             if version in self._going:
                 self._cache.remove(version)
+
+    def _failed_ahead(self, failure: Failure) -> None:
+        self.log.error(
+            "{dataset}: links cannot be made ahead: {error}", dataset=self._dataset, error=failure.getErrorMessage()
+        )
 
     def _failed(self, failure: Failure) -> None:
         self.log.error(

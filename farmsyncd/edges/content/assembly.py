@@ -158,6 +158,12 @@ class Assembler:
                 self._find_sources()
                 self._crew.share(self._copy, self._copies())
 
+    def link(self) -> None:
+        """Of :meth:`reuse`, only make the links; nothing is copied, and what cannot be linked is left to it."""
+        with self._reported():
+            to_link, self._to_link = self._to_link, []
+            self._crew.share(lambda group: self._link(group, self._to_link), _groups(to_link))
+
     def take(self, chunks: Sequence[Chunk]) -> None:
         """Verify chunks that came and write them wherever they belong; those not lacking are passed over.
 
@@ -266,6 +272,7 @@ class Assembler:
         return data
 
     def _link(self, group: Sequence[Shared], refused: list[Shared]) -> None:
+        self._throttle(0)
         not_linked = self._bases[group[0].base].link_into(self._growing, group)
         self.progress.add(sum(item.entry.size for item in group) - sum(item.entry.size for item in not_linked))
         refused.extend(not_linked)

@@ -132,7 +132,7 @@ class Stager:
     async def _stage(self, order: Order) -> Manifest:
         began_ns = self._now_ns()
         thread = self._threads(f"staging-{order.dataset}")
-        work = Work(order.turn.version, order.cache, order.bases, self._hush)
+        work = Work(order.turn.version, order.cache, order.bases, self._hush, order.spare)
         conversation = Conversation()
 
         def arrived(amount: int) -> None:

@@ -15,6 +15,7 @@ from farmsyncd.edges.cache.cachedir import CacheDir
 from farmsyncd.edges.content.assembly import Assembler
 from farmsyncd.edges.content.basetree import Base
 from farmsyncd.errors import PeerError
+from farmsyncd.node.staging.spare import Spare
 
 _NAP_S: Final = 0.02
 
@@ -42,15 +43,18 @@ class Hush:
 class Work:
     """One version on its way into ``cache``, from ``bases`` (the active version first) and what comes.
 
-    Every method blocks and is called in the worker's thread, but for :meth:`cancel`.
+    ``spare`` may hold links made ahead. Every method blocks and is called in the worker's thread, but :meth:`cancel`.
     """
 
-    def __init__(self, version: str, cache: CacheDir, bases: Sequence[Manifest], hush: Hush) -> None:
+    def __init__(
+        self, version: str, cache: CacheDir, bases: Sequence[Manifest], hush: Hush, spare: Spare | None = None
+    ) -> None:
         self.version = version
         self.manifest: Manifest | None = None
         self._cache = cache
         self._bases = tuple(Base(base, cache.version_path(base.version)) for base in bases)
         self._hush = hush
+        self._spare = spare
         self._reader = delta.ManifestReader(bases[0], version) if bases else None
         self._assembler: Assembler | None = None
         self._damaged: dict[bytes, Damaged] = {}
@@ -98,6 +102,8 @@ class Work:
             raise PeerError(f"expected one manifest of version {self.version}, and a second one came")
         if not known:
             self._cache.save_manifest(self.version, manifest.encoded)
+            if self._spare is not None and self._bases:
+                self._spare.take(self._bases[0].manifest.version, self.version)
         self.manifest = manifest
         target: Path = self._cache.staging_path(self.version)
         self._assembler = Assembler(target, manifest, self._bases, throttle=self._hush.rest)
