@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from rich.live import Live
 from demo.farm import MEMBERS, Farm, FarmFailedError
 from demo.live import picture
 from demo.shop import marked_copy, shop
-from demo.shopper import Shopper
+from demo.shopper import ADDRESSES, Shopper
 from farmsyncd.cli.report import print_report
 from farmsyncd.cli.show import out, version
 
@@ -55,25 +56,29 @@ def _demo(root: Path, site: Path | None, console: Console) -> int:
         console.print(f"[bold]Published[/] version {version(first)}, to be active as soon as all can follow")
         _until(farm, lambda status: _all_serve(status, first), "the first version to be active everywhere")
         _until_reachable(f"{farm.shop_url}/shop/{page}")
-        with Shopper(f"{farm.shop_url}/shop/{page}") as shopper:
+        with ExitStack() as shop:
+            url = f"{farm.shop_url}/shop/{page}"
+            shoppers = [shop.enter_context(Shopper(url, address)) for address in ADDRESSES]
             second = json.loads(farm.farmsync("publish", "shop", str(new), "--in", str(_COUNTDOWN), "--json"))
             console.print(f"[bold]Scheduled[/] version {version(second['version'])} in {_COUNTDOWN} s\n")
             with Live(console=console, auto_refresh=False, transient=not console.is_terminal) as live:
 
                 def look(status: dict[str, Any]) -> bool:
                     if console.is_terminal:
-                        live.update(picture(status, shopper), refresh=True)
-                    return _all_serve(status, second["version"])
+                        live.update(picture(status, shoppers, farm.places()), refresh=True)
+                    return _all_serve(status, second["version"]) and all(
+                        shopper.pages[second["version"]] for shopper in shoppers
+                    )
 
                 _until(farm, look, "the flip")
             if not console.is_terminal:
-                console.print(picture(farm.status(), shopper))
+                console.print(picture(farm.status(), shoppers, farm.places()))
         report = _whole_report(farm, second["cycle"])
         console.print()
         print_report(report)
-        console.print(
-            f"\n{sum(shopper.pages.values())} pages were fetched through the balancer, {shopper.failures} failed"
-        )
+        pages = sum(shopper.pages.total() for shopper in shoppers)
+        failures = sum(shopper.failures for shopper in shoppers)
+        console.print(f"\n{pages} pages were fetched through the balancer, {failures} failed")
         if os.environ.get("KEEP") == "1":
             _keep(farm, page, console)
     return 0

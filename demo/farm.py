@@ -15,6 +15,8 @@ from urllib.request import urlopen
 
 import attrs
 
+from farmsyncd.cli.lb.asking import ask
+
 _TWISTD = (sys.executable, "-c", "import sys; sys.argv[0] = 'twistd'; from twisted.scripts.twistd import run; run()")
 _PATIENCE = 60.0  # seconds for a daemon to come up, on a busy machine
 _GRACE = 10.0  # seconds for a daemon to leave
@@ -53,6 +55,7 @@ class Farm:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._admin = root / "admin"
         self._running: list[subprocess.Popen[bytes]] = []
         self.data = ""
         self.status_url = ""
@@ -82,7 +85,7 @@ class Farm:
             )  # fmt: skip
         for member in MEMBERS:
             self._wait_for(member.name)
-        balancer = self._daemon("lb", "--listen", at, "--data", self.data, "--http", at)
+        balancer = self._daemon("lb", "--listen", at, "--data", self.data, "--admin", str(self._admin))
         self.shop_url = "http://" + balancer["listen"].removeprefix("tcp:")
 
     def _daemon(self, kind: str, *options: str, name: str | None = None, wait: bool = True) -> dict[str, str]:
@@ -116,6 +119,10 @@ class Farm:
         with urlopen(self.status_url, timeout=10) as answer:
             status: dict[str, Any] = json.load(answer)
         return status
+
+    def places(self) -> dict[str, str]:
+        """At which node each shopper's address sticks, as ``farmsync lb sources`` tells it."""
+        return {one["source"]: one["node"] for one in ask(self._admin, "sources", "100")["sources"]}
 
     def farmsync(self, *arguments: str) -> str:
         """Run the ``farmsync`` command against this farm; what it prints."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -13,8 +14,8 @@ from farmsyncd.cli.show import table, version
 from farmsyncd.cli.times import span_shown
 
 
-def picture(status: dict[str, Any], shopper: Shopper) -> RenderableType:
-    """The farm at this moment, from the data server's status."""
+def picture(status: dict[str, Any], shoppers: Sequence[Shopper], places: Mapping[str, str]) -> RenderableType:
+    """The farm at this moment: the data server's status, and at which node each shopper's address sticks."""
     dataset = status["datasets"]["shop"]
     coming, active = dataset["next"], dataset["active"]
     if coming:
@@ -22,8 +23,15 @@ def picture(status: dict[str, Any], shopper: Shopper) -> RenderableType:
         head = f"version {version(coming['version'])} activates in {max(0, left) / 1e9:5.1f} s"
     else:
         head = f"version {version(active['version'])} is active"
-    pages = ", ".join(f"{count} from {version(name)}" for name, count in shopper.pages.items())
-    return Group(Text(head, style="bold"), "", _nodes(status), "", f"pages through the balancer: {pages or 'none yet'}")
+    return Group(Text(head, style="bold"), "", _nodes(status), "", _shoppers(shoppers, places))
+
+
+def _shoppers(shoppers: Sequence[Shopper], places: Mapping[str, str]) -> RenderableType:
+    made = table("SHOPPER", "STICKS TO", "PAGES SEEN")
+    for shopper in shoppers:
+        pages = ", ".join(f"{count} of {version(name)}" for name, count in list(shopper.pages.items()))
+        made.add_row(shopper.address, places.get(shopper.address, "-"), pages or "-")
+    return made
 
 
 def _nodes(status: dict[str, Any]) -> RenderableType:

@@ -1,0 +1,43 @@
+"""``make demo``, as a newcomer runs it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.daemons import TREE, environment
+
+
+def demo(tmp_path: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run the demo, its files below ``tmp_path``."""
+    return subprocess.run(
+        [sys.executable, "-m", "demo"], env=environment(TMPDIR=str(tmp_path), XDG_CACHE_HOME=str(tmp_path), **env),
+        cwd=TREE, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+
+
+def test_the_demo_flips_a_farm_and_reports_it(tmp_path: Path) -> None:
+    done = demo(tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "between the first and the last of 5 nodes" in done.stdout
+    assert " 0 failed" in done.stdout
+    for name in ("web1", "web2", "web3", "web4", "web5", "127.0.1.1", "127.0.1.6"):
+        assert name in done.stdout
+    assert not list(tmp_path.glob("farmsync-demo-*")), "nothing is left behind"
+
+
+def test_the_demo_takes_a_directory_of_ones_own(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "a page.txt").write_text("mine")
+    done = demo(tmp_path, SITE=str(site))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " 0 failed" in done.stdout
+    assert [path.name for path in site.iterdir()] == ["a page.txt"], "the directory is only read"
+
+
+def test_a_directory_that_is_not_there_is_told(tmp_path: Path) -> None:
+    done = demo(tmp_path, SITE=str(tmp_path / "nowhere"))
+    assert done.returncode == 65
+    assert "expected a directory for SITE" in done.stdout
