@@ -208,12 +208,12 @@ def test_a_node_killed_at_any_step_starts_with_what_it_served_and_stages_again(
                 done = True
         again = CacheDir(cache.path)
         again.recover()
-        assert spares(again) == []
+        assert set(spares(again)) <= {again.active_link()}
         assert scene.is_whole(old)
         found = attrs.evolve(scene, cache=again, spare=Spare(again, nothing, worth_it=1))
-        found.spare.make(old.manifest)
         if not again.has(new.version):
-            found.stage()
+            found.stage()  # in whatever links there are
+        found.spare.make(old.manifest)
         assert found.is_whole(new)
         assert scene.is_whole(old)
         after += 3

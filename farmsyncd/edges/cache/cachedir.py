@@ -53,7 +53,8 @@ class CacheDir:
 
         Staged trees stay (staging goes on with them), versions are made read-only again if they are not.
         """
-        self.discard_spares()
+        # Links to the active version are of use even if not all were made: staging looks at each of them.
+        self.discard_spares(keep=self.active_link())
         for rubbish in self._trash.iterdir():
             _delete(rubbish)
         for directory in (self.path, self._manifests):
