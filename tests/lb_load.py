@@ -64,16 +64,21 @@ def quick_nodes(names: str) -> Iterator[list[str]]:
 
 
 class Load:
-    """Clients at ``address`` from all ``sources``, each in its turn, until the end of the block.
+    """Clients at ``port`` from all ``sources``, each in its turn, until the end of the block.
+
+    Each of the four threads waits for ``pause_s`` after each client, to leave the machine to what is tested.
 
     A fault is a client that was refused or reset, that got no name, or whose source was at another node before.
     """
 
-    def __init__(self, port: int, sources: Sequence[str] = SOURCES, homes: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, port: int, sources: Sequence[str] = SOURCES, homes: Mapping[str, str] | None = None, pause_s: float = 0.0
+    ) -> None:
         self.faults: list[str] = []
         self.homes: dict[str, str] = dict(homes or {})
         self.count = 0
         self._port = port
+        self._pause_s = pause_s
         self._ends = threading.Event()
         parts = [sources[part::4] for part in range(4)]
         self._threads = [threading.Thread(target=self._run, args=(part,), name="load") for part in parts if part]
@@ -106,6 +111,8 @@ class Load:
                 if not home or self.homes.setdefault(source, home) != home:
                     self.faults.append(f"{source}: {home!r}, and it was at {self.homes.get(source)}")
                 self.count += 1
+                if self._pause_s:
+                    self._ends.wait(self._pause_s)
 
 
 def ask(port: int, source: str) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import signal
 import socket
 from pathlib import Path
@@ -8,8 +9,8 @@ import pytest
 
 from tests.daemons import Daemons
 from tests.eventually import eventually
-from tests.lb_farm import Balancer, ThreadedNode, read_all
-from tests.lb_load import port_of
+from tests.lb_farm import LOCAL, Balancer, ThreadedNode, read_all
+from tests.lb_load import holder, port_of
 
 
 def echo(connection: socket.socket) -> None:
@@ -88,6 +89,36 @@ def test_who_does_not_end_is_reset_after_the_limit_or_when_it_is_said_twice(
                 client.recv(1)
         assert balancer.daemon.wait() == -signal.SIGTERM
         assert ("for the second time" in balancer.daemon.log) == (limit == "1h")
+
+
+def test_a_balancer_that_is_stopped_while_it_starts_leaves_nobody_behind(daemons: Daemons, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    daemon = daemons.start(
+        "farmsync-lb",
+        "--listen",
+        LOCAL,
+        "--node",
+        "a=127.0.0.1:9",
+        "--workers",
+        "2",
+        "--state",
+        str(state),
+        state=False,
+    )
+    eventually(lambda: holder(state))
+    assert daemon.stop() == -signal.SIGTERM
+    eventually(lambda: processes_in(daemon.directory) == [])
+    assert "Traceback" not in daemon.log
+
+
+def processes_in(directory: Path) -> list[str]:
+    """The processes that work in ``directory``."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*/cwd"):
+        with contextlib.suppress(OSError):
+            if process.readlink() == directory.resolve():
+                found.append(process.parent.name)
+    return found
 
 
 def test_who_is_finishing_shows_it(daemons: Daemons) -> None:

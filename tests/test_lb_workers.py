@@ -186,7 +186,8 @@ def looked_up(port: int) -> list[str]:
         client.sendto(question.toStr(), ("127.0.0.1", port))
         answer = dns.Message()
         answer.fromStr(client.recv(4096))
-    return [record.payload.dottedQuad() for record in answer.answers]
+    payloads: list[Any] = [record.payload for record in answer.answers]
+    return [payload.dottedQuad() for payload in payloads]
 
 
 # What is shared

@@ -103,6 +103,8 @@ class Daemon(Service):
             if config.state is not None:
                 reshuffle(config.state, Spread(config.workers, config.prefix_ipv4, config.prefix_ipv6))
         await self._crew.prepare(self._sockets)
+        if not self.running:
+            return  # told to end meanwhile
         if self._taking is not None:
             if not self._taking.switch():
                 self._log.warn("the balancer that was to hand over has died: its clients go on here")
@@ -124,6 +126,9 @@ class Daemon(Service):
 
     async def _end(self) -> None:
         self._impatient(lambda: _ignored(self._crew.finish(0)))
+        if self._taking is not None:
+            self._taking.close()
+            self._taking = None
         if not self._left:
             for service in reversed(self._last):
                 await maybeDeferred(service.stopService)
@@ -244,6 +249,8 @@ class Daemon(Service):
         if self._starting:
             self._fault = failure
             return
+        if not self.running:
+            return  # told to end meanwhile, and the workers with it
         status = 70
         if isinstance(failure.value, FarmsyncError):
             status = failure.value.exit_status

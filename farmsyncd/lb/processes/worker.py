@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.logger import ILogObserver, LogEvent, globalLogBeginner
+from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogBeginner
 from zope.interface import implementer
 
 from farmsyncd.edges.config import load
@@ -33,6 +33,7 @@ class Worker:
         self._listener = listener
         self._crew: Alone | None = None
         self._limit_s = 0.0
+        self._leaving = False
 
     def handle(self, verb: str, arguments: Sequence[Any]) -> Any:
         """Answer one line."""
@@ -69,14 +70,21 @@ class Worker:
         return finished
 
     def _leave(self, _: object) -> None:
-        self._reactor.callLater(0, self._reactor.stop)  # after the answer
+        if not self._leaving:
+            self._leaving = True
+            self._reactor.callLater(0, self._reactor.stop)  # after the answer
 
 
 @implementer(ILogObserver)
 class _Lines:
-    """Logs to the standard error, from where the supervisor takes it: never waiting for it."""
+    """Logs to the standard error, from where the supervisor takes it: never waiting for it.
+
+    What Twisted says of a process in general is the supervisor's to say, once.
+    """
 
     def __call__(self, event: LogEvent) -> None:
+        if event.get("log_namespace", "").startswith("twisted.") and event.get("log_level") is LogLevel.info:
+            return
         try:
             os.write(2, logged(event))
         except OSError:
