@@ -216,7 +216,7 @@ def test_the_figures_tell_of_the_farm() -> None:
     assert seat is not None
     scene.dispatcher.refused(seat, "connection refused")
     status = figures.status()
-    assert (status["ready"], status["sources"], status["data_server"]) == (True, 2, True)
+    assert (status["ready"], status["sources"], status["data_server"]) == (True, 1, True)
     first, second = cast("list[dict[str, object]]", status["nodes"])
     assert first == {
         "name": "a",

@@ -188,7 +188,7 @@ def test_a_nodes_reset_is_a_reset_at_the_client(daemons: Daemons) -> None:
 def test_a_balancer_that_ends_in_the_middle_resets_both_sides(daemons: Daemons, how: str) -> None:
     outcomes = Outcomes()
     with ThreadedNode("a", _tells_its_end(outcomes)) as node:
-        balancer = Balancer(daemons, "--node", node.option)
+        balancer = Balancer(daemons, "--node", node.option, "--drain-limit", "1s")
         with balancer.connect() as client:
             client.sendall(b"half of it")
             assert client.recv(10, socket.MSG_WAITALL) == b"half of it"
