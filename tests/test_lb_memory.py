@@ -409,3 +409,22 @@ def test_notes_that_are_damaged_or_cannot_be_written_do_not_stop_the_balancer(tm
     clock.advance(PERIOD_S)
     notes.stopService()
     assert '"fixed":"maint"' in path.read_text()
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_stays_connected_counts_as_there_also_after_a_crash(tmp_path: Path) -> None:
+    path = tmp_path / "sources.0"
+    scene = Scene(path)
+    scene.memory.startService()
+    scene.affinity.hold(source(1), "a", scene.up_ns)
+    scene.use(2, "b")
+    await eventually_async(lambda: len(written(path)) == 2)
+    scene.pass_time(1700)
+
+    def known_after_a_crash() -> dict[int, str]:
+        after = Scene(path, scene.up_ns + 1000 * SECOND, scene.wall_ns + 1000 * SECOND)
+        after.memory.load()
+        return after.nodes()
+
+    await eventually_async(lambda: known_after_a_crash() == {1: "a"})
+    await scene.memory.stopService()

@@ -132,9 +132,9 @@ class Affinity:
         """The stays that were used at that time or later, the most recently used first."""
         return list(itertools.takewhile(lambda stay: stay.used_ns >= since_ns, reversed(self._stays.values())))
 
-    def connected(self) -> list[Stay]:
-        """The stays that have a connection at this moment, the least recently used first."""
-        return [stay for stay in self._stays.values() if stay.connections]
+    def stays(self) -> list[Stay]:
+        """All of them, the least recently used first."""
+        return list(self._stays.values())
 
     def sources_of(self, node: str) -> int:
         """How many sources a node has."""

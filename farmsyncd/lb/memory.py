@@ -19,7 +19,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from farmsyncd.core.affinity import Affinity
+from farmsyncd.core.affinity import Affinity, Stay
 from farmsyncd.core.affinity import Record as Entry
 from farmsyncd.core.sourcebook import Record, Writer
 from farmsyncd.edges.workthread import WorkThread
@@ -29,6 +29,7 @@ KEPT = "it was there before the balancer was started"
 TAKEN_OVER = "it was there with the balancer before this one"
 TICK_S = 0.1
 _SLICE = 2000
+_LOOKS = 20_000
 _TOUCHES = 16
 _SMALL = 10_000
 _PAUSE_TICKS = 100
@@ -74,6 +75,7 @@ class Memory(Service):
         self._noted_ns = self._touched_ns = clocks.now_ns()
         self._written = 0
         self._anew: _Anew | None = None
+        self._looked_at: Iterator[Stay] = iter(())
         self._failed_ticks = 0
         self._troubled = False
 
@@ -117,6 +119,7 @@ class Memory(Service):
             self._anew = None
             self._note()
             self._touch()
+            self._look(self._looked_at)
             self._do(self._book.sync)
         self._do(self._book.drop_draft)
         self._do(self._book.close)
@@ -133,6 +136,7 @@ class Memory(Service):
         if self._clocks.now_ns() - self._touched_ns >= self._touch_ns:
             self._touch()
             self._do(self._book.sync)
+        self._look(islice(self._looked_at, _LOOKS))
         if self._anew is not None:
             self._write_anew()
         elif self._written > 2 * len(self._affinity) + _SMALL:
@@ -145,12 +149,16 @@ class Memory(Service):
         self._append((stay.source, stay.node, stay.used_ns) for stay in reversed(stays))
 
     def _touch(self) -> None:
-        """Append who came again, and who is still there."""
-        now_ns = self._clocks.now_ns()
-        since_ns, self._touched_ns = self._touched_ns, now_ns
+        """Append who came again, and begin to look for those who are still there."""
+        since_ns, self._touched_ns = self._touched_ns, self._clocks.now_ns()
         again = reversed(self._affinity.used_since(since_ns))
         self._append((stay.source, stay.node, stay.used_ns) for stay in again if not stay.connections)
-        self._append((stay.source, stay.node, now_ns) for stay in self._affinity.connected())
+        self._looked_at = iter(self._affinity.stays())
+
+    def _look(self, stays: Iterable[Stay]) -> None:
+        """Append those of ``stays`` that have a connection: they count as used now."""
+        now_ns = self._clocks.now_ns()
+        self._append((stay.source, stay.node, now_ns) for stay in stays if stay.connections)
 
     def _append(self, entries: Iterable[Entry]) -> None:
         records = list(self._clocks.to_wall(entries))
