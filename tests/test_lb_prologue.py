@@ -9,8 +9,7 @@ from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from zope.interface import implementer
 
 from farmsyncd.core import proxyheader
-from farmsyncd.core.proxyheader import write_own, write_v1, write_v2
-from farmsyncd.errors import PeerError
+from farmsyncd.core.proxyheader import Fault, HeaderError, write_own, write_v1, write_v2
 from farmsyncd.lb.config import BalancerConfig, Network, NodeAddress, NodeConfig
 from farmsyncd.lb.prologue import ProxyPrologue, prologue_of
 from farmsyncd.lb.relaying.prologue import Accepted
@@ -62,8 +61,9 @@ def test_what_a_balancer_in_front_says_counts_and_what_follows_is_kept() -> None
 
 @pytest.mark.parametrize("peer", [("192.0.2.1", 1), ("2001:db8::1", 1, 0, 0), ("::ffff:192.0.2.1", 1, 0, 0)])
 def test_whoever_is_not_trusted_is_not_believed(peer: tuple[str, int]) -> None:
-    with pytest.raises(PeerError, match="proxy-from"):
+    with pytest.raises(HeaderError, match="proxy-from") as raised:
         prologue("none", "10.0.0.0/8", "fc00::/7").read(write_v1(CLIENT, SERVER), peer)
+    assert raised.value.fault is Fault.UNTRUSTED
 
 
 @pytest.mark.parametrize(
@@ -93,15 +93,15 @@ def test_what_is_refused_is_told_at_a_bounded_rate(told: list[str]) -> None:
     clock = Hand()
     one = prologue("none", "10.0.0.0/8", clock=clock)
     for _ in range(1000):
-        one.refused(FRONT, "expected more")
+        one.refused(FRONT, Fault.MISSING, "expected more")
     assert told == ["a connection from 10.0.0.9:5555 is reset: expected more"]
     clock.now_ns += 10 * SECOND_NS
-    one.refused(("2001:db8::1", 5), "expected this")
+    one.refused(("2001:db8::1", 5), Fault.LATE, "expected this")
     assert told[1:] == ["a connection from [2001:db8::1]:5 is reset: expected this; so were 999 others before it"]
     clock.now_ns += 10 * SECOND_NS
-    one.refused("", "expected that")
+    one.refused("", Fault.LATE, "expected that")
     assert told[2:] == ["a connection from a Unix socket is reset: expected that"]
-    assert one.refusals == 1002
+    assert {fault: count for fault, count in one.refusals.items() if count} == {Fault.MISSING: 1000, Fault.LATE: 2}
 
 
 def config(**more: Any) -> BalancerConfig:

@@ -196,7 +196,19 @@ def test_a_connection_whose_header_lies_is_too_long_or_missing_is_reset_and_told
             assert client.recv(4) == b"well"
         lines = re.findall(r"a connection from 127\.0\.0\.1:\d+ is reset: expected", balancer.daemon.log)
         assert 1 <= len(lines) < len(lies) * 3
-        assert balancer.get("/status")["nodes"][0]["connections_total"] == 1
+        status = balancer.get("/status")
+        assert status["nodes"][0]["connections_total"] == 1
+        refused = {
+            "missing": 3,
+            "malformed": 3,
+            "impossible": 3,
+            "too_long": 6,
+            "cut_off": 1,
+            "untrusted": 0,
+            "late": 0,
+        }
+        assert status["proxy_refused_total"] == refused
+        assert 'farmsync_lb_proxy_refused_total{reason="too_long"} 6.0' in balancer.get("/metrics")
 
 
 def test_whoever_may_not_speak_for_others_is_reset(daemons: Daemons) -> None:
@@ -207,6 +219,7 @@ def test_whoever_may_not_speak_for_others_is_reset(daemons: Daemons) -> None:
             client.sendall(write_v1(CLIENT, SERVER) + b"well")
             assert client.recv(4) == b"well"
         assert "proxy-from" in balancer.daemon.log
+        assert balancer.get("/status")["proxy_refused_total"]["untrusted"] == 1
 
 
 def test_who_connects_and_says_nothing_is_let_go(daemons: Daemons) -> None:
@@ -214,3 +227,4 @@ def test_who_connects_and_says_nothing_is_let_go(daemons: Daemons) -> None:
         balancer = Balancer(daemons, "--node", node.option, "--accept-proxy")
         assert is_reset(balancer, b"")
         assert "0 bytes and silence" in balancer.daemon.log
+        assert balancer.get("/status")["proxy_refused_total"]["late"] == 1

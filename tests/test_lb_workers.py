@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from twisted.names import dns
 
+from farmsyncd.cli.lb.status import print_status
 from farmsyncd.core.affinity import source_of
 from farmsyncd.core.sourcebook import Record
 from farmsyncd.edges.config import load
@@ -211,7 +212,7 @@ def test_of_a_limit_each_worker_has_its_part() -> None:
     assert shares.share_of(only, 1).max_connections is None
 
 
-def test_the_answers_of_workers_are_told_as_one() -> None:
+def test_the_answers_of_workers_are_told_as_one(capsys: pytest.CaptureFixture[str]) -> None:
     def answer(clients: int, state: str, ready: bool) -> dict[str, object]:
         node = {"name": "a", "state": state, "connections": clients, "limit": None, "connections_total": 10}
         return {"ready": ready, "reason": f"{ready}", "clients": clients, "sources": 1, "nodes": [node]}
@@ -225,7 +226,10 @@ def test_the_answers_of_workers_are_told_as_one() -> None:
         {"worker": 0, "clients": 2, "sources": 1},
         {"worker": 1, "clients": 3, "sources": 1},
     ]
-    assert shares.status_of_all([], [])["ready"] is False
+    nobody = shares.status_of_all([], [])
+    assert nobody["ready"] is False
+    print_status(nobody)
+    assert "being replaced" in capsys.readouterr().out
     assert shares.ready_of_all([(False, "no"), (True, "yes")]) == (True, "yes")
     assert shares.ready_of_all([])[0] is False
 

@@ -13,6 +13,8 @@ from farmsyncd.core.proxyheader import (
     LONGEST,
     LONGEST_V1,
     Address,
+    Fault,
+    HeaderError,
     ProxyHeader,
     crc32c,
     read,
@@ -220,6 +222,24 @@ def test_what_was_refused_stays_refused_whatever_follows(more: bytes, pair: tupl
             except PeerError:
                 with pytest.raises(PeerError):
                     read(spoilt + more)
+
+
+@pytest.mark.parametrize(
+    ("lie", "fault"),
+    [
+        (b"GET / HTTP/1.1\r\n", Fault.MISSING),
+        (b"PROXY " + b"x" * LONGEST_V1, Fault.TOO_LONG),
+        (v2(0x11, b"", size=0xFFFF), Fault.TOO_LONG),
+        (b"PROXY TCP4 224.0.0.1 10.0.0.1 1 2\r\n", Fault.IMPOSSIBLE),
+        (tcp4("0.0.0.0"), Fault.IMPOSSIBLE),
+        (b"PROXY TCP4 192.0.2.7 10.0.0.1 1 65536\r\n", Fault.MALFORMED),
+        (v2(0x12, bytes(12)), Fault.MALFORMED),
+    ],
+)
+def test_what_is_wrong_with_a_header_has_a_name(lie: bytes, fault: Fault) -> None:
+    with pytest.raises(HeaderError) as raised:
+        read(lie)
+    assert raised.value.fault is fault
 
 
 def test_waiting_for_a_header_ends_within_its_limit() -> None:

@@ -7,6 +7,7 @@ path of a Unix socket.
 
 from __future__ import annotations
 
+import enum
 import ipaddress
 import struct
 from typing import Final
@@ -34,6 +35,31 @@ _PORTS: Final = struct.Struct("!HH")
 _UNIX_PATH: Final = 108
 _CHECKSUM: Final = 0x03
 _SHOWN: Final = 60
+
+
+class Fault(enum.Enum):
+    """What can be wrong with the beginning of a connection that must begin with a header."""
+
+    UNTRUSTED = "untrusted"
+    """It comes from where no headers are accepted from."""
+    MISSING = "missing"
+    """It begins with something else."""
+    MALFORMED = "malformed"
+    IMPOSSIBLE = "impossible"
+    """The header names a client where nobody can be."""
+    TOO_LONG = "too_long"
+    CUT_OFF = "cut_off"
+    """It ended before the header was whole."""
+    LATE = "late"
+    """The header was not whole in time."""
+
+
+class HeaderError(PeerError):
+    """A connection does not begin as it must."""
+
+    def __init__(self, why: str, fault: Fault = Fault.MALFORMED) -> None:
+        super().__init__(why)
+        self.fault = fault
 
 
 @attrs.frozen
@@ -74,14 +100,14 @@ def write_own(version: int) -> bytes:
 
 
 def read(buffer: bytes) -> ProxyHeader | None:
-    """The header, of either version, at the start of ``buffer``; None while it may become one. Raises PeerError."""
+    """The header, of either version, at the start of ``buffer``; None while it may become one. Raises HeaderError."""
     if buffer.startswith(_V1_START):
         return _read_v1(buffer)
     if buffer.startswith(_V2_START):
         return _read_v2(buffer)
     if _V1_START.startswith(buffer) or _V2_START.startswith(buffer):
         return None
-    raise PeerError(f"expected a PROXY header before anything else, found {_shown(buffer)}")
+    raise HeaderError(f"expected a PROXY header before anything else, found {_shown(buffer)}", Fault.MISSING)
 
 
 # Version 1
@@ -91,12 +117,16 @@ def _read_v1(buffer: bytes) -> ProxyHeader | None:
     end = buffer.find(b"\n", 0, LONGEST_V1)
     if end < 0:
         if len(buffer) >= LONGEST_V1:
-            raise PeerError(f"expected a PROXY line of at most {LONGEST_V1} bytes, found {_shown(buffer)}")
+            raise HeaderError(
+                f"expected a PROXY line of at most {LONGEST_V1} bytes, found {_shown(buffer)}", Fault.TOO_LONG
+            )
         return None
     line = buffer[: end + 1]
     words = line.removesuffix(b"\r\n").split(b" ")
     if not line.endswith(b"\r\n"):
-        raise PeerError(f"expected a PROXY line that ends with a carriage return and a line feed, found {_shown(line)}")
+        raise HeaderError(
+            f"expected a PROXY line that ends with a carriage return and a line feed, found {_shown(line)}"
+        )
     if words[1] == b"UNKNOWN":
         return ProxyHeader(None, None, len(line))
     try:
@@ -105,7 +135,7 @@ def _read_v1(buffer: bytes) -> ProxyHeader | None:
         source = _numeric(one, family), _port(one_port)
         destination = _numeric(other, family), _port(other_port)
     except (ValueError, KeyError):
-        raise PeerError(
+        raise HeaderError(
             f"expected PROXY with TCP4 or TCP6, two such addresses and two ports, found {_shown(line)}"
         ) from None
     return ProxyHeader(_credible(source), destination, len(line))
@@ -137,13 +167,13 @@ def _read_v2(buffer: bytes) -> ProxyHeader | None:
     _check_command(command)
     length = _V2_FIXED.size + size
     if length > LONGEST:
-        raise PeerError(f"expected a PROXY header of at most {LONGEST} bytes, found one of {length}")
+        raise HeaderError(f"expected a PROXY header of at most {LONGEST} bytes, found one of {length}", Fault.TOO_LONG)
     if command == _LOCAL:
         return ProxyHeader(None, None, length, local=True) if len(buffer) >= length else None
     if family not in _SIZES:
-        raise PeerError(f"expected a PROXY header for a stream (family 0x11, 0x21, 0x31 or 0), found 0x{family:02x}")
+        raise HeaderError(f"expected a PROXY header for a stream (family 0x11, 0x21, 0x31 or 0), found 0x{family:02x}")
     if size < _SIZES[family]:
-        raise PeerError(f"expected {_SIZES[family]} bytes of addresses in the PROXY header, found room for {size}")
+        raise HeaderError(f"expected {_SIZES[family]} bytes of addresses in the PROXY header, found room for {size}")
     if len(buffer) < length:
         return None
     start = _V2_FIXED.size
@@ -155,7 +185,7 @@ def _read_v2(buffer: bytes) -> ProxyHeader | None:
 
 def _check_command(command: int) -> None:
     if command not in (_LOCAL, _PROXY):
-        raise PeerError(f"expected a PROXY header of version 2 with command 0 or 1, found 0x{command:02x}")
+        raise HeaderError(f"expected a PROXY header of version 2 with command 0 or 1, found 0x{command:02x}")
 
 
 def _addresses(packed: bytes, family: int) -> tuple[Address | None, Address | None]:
@@ -174,15 +204,15 @@ def _check_additions(header: bytes, start: int) -> None:
     """Whether what follows the addresses is made of whole parts, and the checksum right where there is one."""
     while start < len(header):
         if len(header) - start < _TLV.size:
-            raise PeerError("expected whole additions in the PROXY header, found a piece of one at its end")
+            raise HeaderError("expected whole additions in the PROXY header, found a piece of one at its end")
         kind, size = _TLV.unpack_from(header, start)
         start += _TLV.size
         if start + size > len(header):
-            raise PeerError(f"expected the PROXY header's addition 0x{kind:02x} within it, found it to end outside")
+            raise HeaderError(f"expected the PROXY header's addition 0x{kind:02x} within it, found it to end outside")
         if kind == _CHECKSUM:
             blank = header[:start] + bytes(size) + header[start + size :]
             if header[start : start + size] != crc32c(blank).to_bytes(4):
-                raise PeerError("expected a PROXY header whose checksum is right, found another")
+                raise HeaderError("expected a PROXY header whose checksum is right, found another")
         start += size
 
 
@@ -203,7 +233,9 @@ def _credible(source: tuple[str, int]) -> tuple[str, int]:
     address = ipaddress.ip_address(source[0])
     inner = getattr(address, "ipv4_mapped", None) or address
     if inner.is_multicast or inner.is_unspecified or str(inner) == "255.255.255.255":
-        raise PeerError(f"expected a client's address in the PROXY header, found {source[0]}, where nobody can be")
+        raise HeaderError(
+            f"expected a client's address in the PROXY header, found {source[0]}, where nobody can be", Fault.IMPOSSIBLE
+        )
     return source
 
 

@@ -47,7 +47,8 @@ def balancing(config: BalancerConfig, reactor: Any) -> Balancing:
     announce = None if prologue is None else prologue.own_header
     checks = checks_of(config, mind.dispatcher, time.monotonic_ns, reactor, random.random, announce)
     seen = None if observer is None else lambda: observer.connected
-    figures = Figures(mind.dispatcher, mind.affinity, clients, seen, time.monotonic_ns)
+    refusals = None if prologue is None else prologue.refusals
+    figures = Figures(mind.dispatcher, mind.affinity, clients, seen, time.monotonic_ns, refusals)
     services = [one for one in (Waiting(mind.dispatcher), observer, checks, clients) if one is not None]
     return Balancing(mind, clients, figures, Steering(mind, figures), services)
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from twisted.logger import Logger
 
 from farmsyncd.core import proxyheader
-from farmsyncd.errors import PeerError
+from farmsyncd.core.proxyheader import Fault, HeaderError
 from farmsyncd.lb.config import BalancerConfig, Network
 from farmsyncd.lb.relaying.prologue import Accepted
 from farmsyncd.lb.relaying.sockets import Address
@@ -42,8 +42,8 @@ class ProxyPrologue:
         now_ns: Callable[[], int],
     ) -> None:
         self.expects = trusted is not None
-        self.refusals = 0
-        """How many connections were reset because of what they began with."""
+        self.refusals = dict.fromkeys(Fault, 0)
+        """How many connections were reset because of what they began with, by what was wrong with it."""
         self._send = send
         self._nodes = nodes
         self._trusted = tuple(trusted or ())
@@ -55,20 +55,21 @@ class ProxyPrologue:
     def read(self, buffer: bytes, peer: Address) -> Accepted | None:
         """See :class:`farmsyncd.lb.relaying.prologue.Prologue`."""
         if not self._may(peer):
-            raise PeerError("it is in none of the networks that may send PROXY headers (proxy-from)")
+            raise HeaderError("it is in none of the networks that may send PROXY headers (proxy-from)", Fault.UNTRUSTED)
         header = proxyheader.read(buffer)
         if header is None:
             return None
         return Accepted(header.source, header.destination, buffer[header.length :])
 
-    def refused(self, peer: Address, why: str) -> None:
-        """Tell of it, but not of each one while there are many."""
-        self.refusals += 1
+    def refused(self, peer: Address, fault: Fault, why: str) -> None:
+        """Count it, and tell of it, but not of each one while there are many."""
+        self.refusals[fault] += 1
         now_ns = self._now_ns()
         if self._tell_again_ns is not None and now_ns < self._tell_again_ns:
             return
         self._tell_again_ns = now_ns + _QUIET_NS
-        since, self._told = self.refusals - self._told, self.refusals
+        refused = sum(self.refusals.values())
+        since, self._told = refused - self._told, refused
         self._log.warn(
             "a connection from {peer} is reset: {why}" + ("" if since == 1 else "; so were {others} others before it"),
             peer=shown(peer),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sized
+from collections.abc import Callable, Iterable, Mapping, Sized
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -10,12 +10,16 @@ from prometheus_client.registry import Collector
 
 from farmsyncd.core.affinity import Affinity
 from farmsyncd.core.eligibility import State
+from farmsyncd.core.proxyheader import Fault
 from farmsyncd.lb.dispatcher import Dispatcher
 from farmsyncd.lb.farm import Node
 
 
 class Figures(Collector):
-    """The balancer in numbers and words. ``data_server`` tells whether it is there; None when none is asked."""
+    """The balancer in numbers and words. ``data_server`` tells whether it is there; None when none is asked.
+
+    ``refusals`` are the connections that did not begin with the PROXY header that they had to begin with.
+    """
 
     def __init__(
         self,
@@ -24,8 +28,10 @@ class Figures(Collector):
         clients: Sized,
         data_server: Callable[[], bool] | None,
         now_ns: Callable[[], int],
+        refusals: Mapping[Fault, int] | None = None,
     ) -> None:
         self._dispatcher = dispatcher
+        self._refusals = dict.fromkeys(Fault, 0) if refusals is None else refusals
         self._affinity = affinity
         self._clients = clients
         self._data_server = data_server
@@ -49,6 +55,7 @@ class Figures(Collector):
             "waited_total": dispatcher.waited,
             "timed_out_total": dispatcher.timed_out,
             "turned_away_total": dispatcher.turned_away,
+            "proxy_refused_total": {fault.value: count for fault, count in self._refusals.items()},
             "data_server": None if self._data_server is None else self._data_server(),
             "nodes": [self._node(node) for node in self._nodes()],
         }
@@ -113,6 +120,7 @@ class Figures(Collector):
                 for name, text, of in counted
             ),
             _states(nodes),
+            self._refused(),
             *(
                 GaugeMetricFamily(_named(name), text, value)
                 for name, text, value in (
@@ -134,6 +142,14 @@ class Figures(Collector):
                 )
             ),
         ]
+
+    def _refused(self) -> Metric:
+        family = CounterMetricFamily(
+            _named("proxy_refused"), "Connections that were reset for what they began with", labels=["reason"]
+        )
+        for fault, count in self._refusals.items():
+            family.add_metric([fault.value], count)
+        return family
 
     def _nodes(self) -> list[Node]:
         """All nodes by name, as they are now."""

@@ -12,6 +12,7 @@ from farmsyncd.lb.config import BalancerConfig
 
 Json = dict[str, Any]
 _RANK = {state.value: rank for rank, state in enumerate(State)}
+NOBODY = "no worker is there at this moment: those that died are being replaced"
 _SUMMED = ("clients", "sources", "waiting", "connections", "limit", "known")
 
 
@@ -42,7 +43,7 @@ def status_of_all(answers: Sequence[Mapping[str, Any]], workers: Sequence[Json])
     ``workers`` is what is known of each of those that answered.
     """
     if not answers:
-        return {"ready": False, "reason": "no worker is there at this moment", "nodes": []}
+        return {"ready": False, "reason": NOBODY, "nodes": [], "workers": []}
     told = next((one for one in answers if one["ready"]), answers[0])
     return {
         **_summed(answers, told),
@@ -78,7 +79,7 @@ def order_of_all(answers: Sequence[Mapping[str, Any]]) -> Json:
 def ready_of_all(answers: Sequence[tuple[bool, str]]) -> tuple[bool, str]:
     """Ready when one of them is: it serves its sources, and the others may still be starting."""
     if not answers:
-        return False, "no worker is there at this moment"
+        return False, NOBODY
     return max(answers, key=lambda answer: answer[0])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING
 
-from farmsyncd.errors import PeerError
+from farmsyncd.core.proxyheader import Fault, HeaderError
 from farmsyncd.lb.relaying.events import READING
 from farmsyncd.lb.relaying.prologue import LONGEST, Accepted, Prologue
 
@@ -37,8 +37,8 @@ class Greeting:
                 pass
         except BlockingIOError:
             return
-        except PeerError as error:
-            self._refuse(str(error))
+        except HeaderError as error:
+            self._refuse(error.fault, str(error))
             return
         except OSError:
             self._relay.abort()
@@ -54,14 +54,15 @@ class Greeting:
 
     def expire(self) -> None:
         """It takes too long."""
-        self._refuse(f"expected a header with the client's address, found {len(self._buffer)} bytes and silence")
+        found = f"{len(self._buffer)} bytes and silence"
+        self._refuse(Fault.LATE, f"expected a header with the client's address, found {found}")
 
     def cancel(self) -> None:
         """The client is gone, or all is read."""
         self._relay.common.greeting.end(self)
 
-    def _refuse(self, why: str) -> None:
-        self._prologue.refused(self._relay.client, why)
+    def _refuse(self, fault: Fault, why: str) -> None:
+        self._prologue.refused(self._relay.client, fault, why)
         self._relay.abort()
 
     def _read(self) -> Accepted | None:
@@ -69,9 +70,9 @@ class Greeting:
         if not data:
             if not self._buffer:  # somebody looked whether anybody is here
                 raise ConnectionAbortedError
-            raise PeerError("expected a header with the client's address, found the end")
+            raise HeaderError("expected a header with the client's address, found the end", Fault.CUT_OFF)
         self._buffer += data
         accepted = self._prologue.read(self._buffer, self._relay.client)
         if accepted is None and len(self._buffer) >= LONGEST:
-            raise PeerError(f"expected a header with the client's address in the first {LONGEST} bytes, found none")
+            raise HeaderError(f"expected a header within the first {LONGEST} bytes, found none", Fault.TOO_LONG)
         return accepted

@@ -6,6 +6,7 @@ from typing import Protocol
 
 import attrs
 
+from farmsyncd.core.proxyheader import Fault
 from farmsyncd.lb.relaying.sockets import Address
 
 LONGEST = 4096
@@ -30,11 +31,11 @@ class Prologue(Protocol):
     def read(self, buffer: bytes, peer: Address) -> Accepted | None:
         """The header at the start of ``buffer``, which came from ``peer``; None when more is needed.
 
-        Raises PeerError when it is none, or when ``peer`` may not send one.
+        Raises HeaderError when it is none, or when ``peer`` may not send one.
         """
 
-    def refused(self, peer: Address, why: str) -> None:
-        """A connection is reset because of what it began with."""
+    def refused(self, peer: Address, fault: Fault, why: str) -> None:
+        """A connection is reset because of what it began with; ``why`` is for people."""
 
     def header(self, client: Address, server: Address, node: str) -> bytes:
         """What ``node`` is told first of a connection that ``client`` made to ``server``; may be nothing."""
