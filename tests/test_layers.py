@@ -22,8 +22,12 @@ BELOW = {
     "core": {"errors"},
     "edges": {"errors", "core"},
     "reader": {"errors", "core", "edges"},
+    "sessions": {"errors", "core", "edges"},
     **{program: {"errors", "core", "edges"} for program in PROGRAMS},
 }
+for program in ("node", "cli"):
+    BELOW[program].add("sessions")
+BELOW["node"].add("reader")
 IMPURE = {
     "asyncio", "fcntl", "http", "io", "logging", "mmap", "multiprocessing", "os", "pathlib", "random", "select",
     "selectors", "shutil", "signal", "socket", "sqlite3", "ssl", "subprocess", "tempfile", "time", "treq",
