@@ -32,7 +32,8 @@ class Row:
     """A session that lives, as the database had it at one instant.
 
     ``idle_left_us`` and ``absolute_left_us`` are what is left of its life by the database's clock: how far the node's
-    own clock is wrong does not matter. ``state`` is opaque to the store.
+    own clock is wrong does not matter. The session ends when the first of them is over; a touch renews the idle one
+    alone, which may so be the longer one. ``state`` is opaque to the store.
     """
 
     version: int
