@@ -10,6 +10,7 @@
 =============  ==================================================================================
 
 ``farm`` and ``asking`` run our daemons and talk to them, ``peers``, ``redis`` and ``rsyncd`` do so with others',
-``helper`` starts what measures in processes of its own: ``relay``, ``watcher``, ``switching``, ``subscriber``,
-``clients``, ``crowd``. ``goals`` holds what is promised.
+``balancers`` starts those that are compared, ``workers`` compares two of ours with one. ``helper`` starts what measures
+in processes of its own: ``relay``, ``watcher``, ``switching``, ``subscriber``, ``clients``, ``crowd``, ``shoppers``.
+``goals`` holds what is promised.
 """

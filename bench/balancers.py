@@ -1,4 +1,4 @@
-"""What a balancer is measured with: two web servers for nodes, and the balancers themselves, each in one process.
+"""What a balancer is measured with: two web servers for nodes, and the balancers themselves.
 
 Ours is the daemon as it is installed; HAProxy has one thread, ``leastconn`` and ``stick on src``; nginx has one worker
 and its stream module.
@@ -153,31 +153,61 @@ class Nodes(Program):
 
 
 class Balancer(Program):
-    """Something that balances; :attr:`pid` is the process that does the work."""
+    """Something that balances; :attr:`pid` is its process, which may have others below it: all of them count."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.pid = 0
         self.port = 0
 
-    def cpu_ns(self) -> int:
-        """What CPU time it has used, with what the kernel did in its name."""
-        threads = Path(f"/proc/{self.pid}/task").iterdir()
-        return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads)
+    def cpu_ns(self) -> dict[int, int]:
+        """What CPU time each of its processes has used, with what the kernel did in its name."""
+        return {pid: cpu_ns(pid) for pid in family(self.pid)}
 
     def memory(self) -> int:
-        """The bytes that are its own: what it would free by ending."""
-        for line in Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) * 1024
-        raise RuntimeError("the kernel does not tell")
+        """The bytes of all its processes, what they share counted once (PSS): as far as they are the program's own.
+
+        What the kernel holds for its sockets is in nobody's account; see :func:`kernel_memory`.
+        """
+        return sum(pss(pid) for pid in family(self.pid))
+
+
+def family(pid: int) -> list[int]:
+    """A process and all that it has started, and those in turn; itself first."""
+    found = [pid]
+    for one in found:
+        found += map(int, Path(f"/proc/{one}/task/{one}/children").read_text().split())
+    return found
+
+
+def cpu_ns(pid: int) -> int:
+    """The CPU time of all threads of a process, in nanoseconds."""
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads)
+
+
+def pss(pid: int) -> int:
+    """The memory of a process, in bytes; of what others have as well, its part."""
+    return _kilobytes(Path(f"/proc/{pid}/smaps_rollup"), "Pss:")
+
+
+def kernel_memory() -> int:
+    """What the kernel holds in its own structures, for everybody on this machine, in bytes: sockets are in there."""
+    return _kilobytes(Path("/proc/meminfo"), "Slab:")
+
+
+def _kilobytes(path: Path, name: str) -> int:
+    for line in path.read_text().splitlines():
+        if line.startswith(name):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"the kernel does not tell {name} in {path}")
 
 
 class Ours(Balancer):
     """The daemon."""
 
     def __init__(self, nodes: Nodes, arguments: tuple[str, ...] = ()) -> None:
-        super().__init__("farmsync-lb")
+        super().__init__(" ".join(("farmsync-lb", *arguments)))
         daemons = Daemons(self.place)
         self._stack.callback(_end_quietly, daemons)
         named = [word for number, port in enumerate(nodes.ports) for word in ("--node", f"n{number}=127.0.0.1:{port}")]
@@ -210,5 +240,4 @@ class NginxStream(Balancer):
         self.port = free_port()
         servers = " ".join(f"server 127.0.0.1:{port};" for port in nodes.ports)
         text = _STREAM.format(port=self.port, servers=servers, place=self.place, module=module)
-        master = self.start([find("nginx"), "-c", self.configured("nginx.conf", text)], [self.port])
-        self.pid = int(Path(f"/proc/{master}/task/{master}/children").read_text().split()[0])
+        self.pid = self.start([find("nginx"), "-c", self.configured("nginx.conf", text)], [self.port])
