@@ -12,11 +12,15 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.names import dns
 
-from farmsyncd.lb.config import NodeAddress
+from farmsyncd.core.eligibility import Order
+from farmsyncd.lb.config import NodeAddress, NodeConfig
 from farmsyncd.lb.dns import serving
 from farmsyncd.lb.dns.addresses import Addresses
+from farmsyncd.lb.dns.endpoint import eligible
 from farmsyncd.lb.dns.serving import OverTcp, place_of
 from farmsyncd.lb.dns.zone import TCP_MOST, UDP_MOST, Zone
+from farmsyncd.lb.farm import Sighting
+from tests.lb_scene import SECOND, Scene, address
 
 NAME = "www.shop.example"
 
@@ -248,7 +252,7 @@ def nowhere(_host: str, _port: int, found: Found) -> None:
 def test_each_question_is_answered_with_the_next_node_first() -> None:
     nodes = [NodeAddress(name, f"10.0.0.{number}", 80) for number, name in enumerate("abc", 1)]
     nodes.append(NodeAddress("d", "2001:db8::1", 80))
-    turning = Addresses(lambda: nodes, nowhere)
+    turning = Addresses(lambda: [(node, 0.7) for node in nodes], nowhere)
     answers = [list(turning(4) or ()) for _ in range(6)]
     assert {answer[0] for answer in answers[:3]} == {"10.0.0.1", "10.0.0.2", "10.0.0.3"}
     assert all(sorted(answer) == sorted(answers[0]) for answer in answers)
@@ -260,7 +264,7 @@ def test_each_question_is_answered_with_the_next_node_first() -> None:
 
 def test_only_addresses_that_a_client_can_use_are_given_and_each_once() -> None:
     nodes = [NodeAddress("a", "10.0.0.1", 80), NodeAddress("b", "10.0.0.1", 81), NodeAddress("c", "", 0, "/run/c")]
-    turning = Addresses(lambda: nodes, nowhere)
+    turning = Addresses(lambda: [(node, 1) for node in nodes], nowhere)
     assert turning(4) == ["10.0.0.1"]
     assert turning(6) == []
     del nodes[:2]
@@ -270,7 +274,7 @@ def test_only_addresses_that_a_client_can_use_are_given_and_each_once() -> None:
 def test_names_are_looked_up_and_their_last_known_addresses_count() -> None:
     waiting: list[Found] = []
     turning = Addresses(
-        lambda: [NodeAddress("a", "web1.example", 80)], lambda _host, _port, found: waiting.append(found)
+        lambda: [(NodeAddress("a", "web1.example", 80), 1)], lambda _host, _port, found: waiting.append(found)
     )
     assert turning(4) is None
     waiting.pop()([(socket.AF_INET, ("10.0.0.7", 80)), (socket.AF_INET6, ("2001:db8::7", 80, 0, 0))])
@@ -278,6 +282,73 @@ def test_names_are_looked_up_and_their_last_known_addresses_count() -> None:
     assert turning(6) == ["2001:db8::7"]
     waiting.pop()([])
     assert turning(4) == ["10.0.0.7"]
+
+
+def weighted(*weights: float) -> Addresses:
+    nodes = [(NodeAddress(f"n{number}", f"10.0.0.{number}", 80), one) for number, one in enumerate(weights)]
+    return Addresses(lambda: nodes, nowhere)
+
+
+@pytest.mark.parametrize(
+    ("weights", "together"),
+    [((1, 1, 1), 3), ((3, 3), 2), ((2, 1), 1), ((3, 1, 1, 1), 2), ((1, 1, 1, 0.1), 3), ((5,), 1), ((9, 1, 1), 1)],
+)
+def test_each_node_is_as_often_in_the_answers_as_its_weight_says(weights: tuple[float, ...], together: int) -> None:
+    turning = weighted(*weights)
+    answers = [list(turning(4) or ()) for _ in range(1000)]
+    assert {len(answer) for answer in answers} == {together}
+    assert all(len(set(answer)) == together for answer in answers)
+    for number, weight in enumerate(weights):
+        part = weight / sum(weights)
+        assert sum(f"10.0.0.{number}" in answer for answer in answers) == pytest.approx(1000 * part * together, abs=5)
+        assert sum(f"10.0.0.{number}" == answer[0] for answer in answers) == pytest.approx(1000 * part, abs=10)
+
+
+@given(st.lists(st.floats(0.001, 1000), min_size=1, max_size=12), st.integers(1, 30))
+def test_whatever_the_weights_an_answer_has_addresses_and_each_once(weights: list[float], turns: int) -> None:
+    turning = weighted(*weights)
+    for _ in range(turns):
+        answer = list(turning(4) or ())
+        assert len(set(answer)) == len(answer) >= 1
+        assert set(answer) <= {f"10.0.0.{number}" for number in range(len(weights))}
+
+
+def test_a_machine_with_two_nodes_counts_twice_and_the_addresses_of_one_node_share_its_weight() -> None:
+    def find(_host: str, _port: int, found: Found) -> None:
+        found([(socket.AF_INET, (f"10.0.0.{number}", 80)) for number in (8, 9)])
+
+    nodes = [(NodeAddress("a", "10.0.0.1", 80), 1.0), (NodeAddress("b", "10.0.0.1", 81), 1.0)]
+    nodes.append((NodeAddress("c", "web.example", 80), 1.0))
+    turning = Addresses(lambda: nodes, find)
+    turning(4)
+    answers = [turning(4) or () for _ in range(400)]
+    assert [sum(address in answer for answer in answers) for address in ("10.0.0.1", "10.0.0.8", "10.0.0.9")] == [
+        pytest.approx(267, abs=4),
+        pytest.approx(67, abs=4),
+        pytest.approx(67, abs=4),
+    ]
+
+
+def test_only_nodes_that_take_new_sources_are_named_each_with_its_weight_at_this_moment() -> None:
+    scene = Scene("abcde", nodes={"a": NodeConfig(weight=3)}, ramp_up_ns=10 * SECOND, check="tcp")
+
+    def named() -> dict[str, float]:
+        return {address.name: weight for address, weight in eligible(scene.farm, scene.now_ns)}
+
+    assert named() == {"a": 3, "b": 1, "c": 1, "d": 1, "e": 1}
+    scene.dispatcher.command("b", Order.DRAIN)
+    scene.dispatcher.command("c", Order.MAINT)
+    for _ in range(3):
+        scene.dispatcher.checked("d", False, "a check was refused")
+    scene.dispatcher.observe({"e": Sighting(address("e"), missed="it missed cycle 7")})
+    assert named() == {"a": 3}
+    scene.dispatcher.command("a", Order.MAINT)
+    assert named() == {"b": 1}, "the last eligible node is never taken away"
+    for _ in range(2):
+        scene.dispatcher.checked("d", True)
+    assert named() == {"d": pytest.approx(0.1)}, "it begins with a part"
+    scene.wait(10)
+    assert named() == {"d": 1}
 
 
 # Over TCP

@@ -2,7 +2,7 @@
 
 =============  ======================================================================================
 ``zone``       what is answered to a question: whole messages, as bytes
-``addresses``  the nodes' addresses, in an order that turns with each question
+``addresses``  the nodes' addresses, as often as their weights say, in an order that turns with each question
 ``serving``    UDP and TCP on one port
 ``endpoint``   all of it, from a balancer's configuration
 =============  ======================================================================================

@@ -1,39 +1,74 @@
-"""The addresses that the farm's name has: those of the nodes that take new clients, the next one first each time."""
+"""The addresses that the farm's name has: those of the nodes that take new clients, each as often as its weight says.
+
+Whoever is given several addresses may use any of them: resolvers turn and shuffle them. So what counts is how often an
+address is in an answer at all, and an answer always has the same number of them: as many as there can be with the
+heaviest node in all answers at most, and every other one in its part of them. Where all weigh the same these are all
+addresses, and only their order turns.
+
+The addresses lie on a circle, each as long as its weight. An answer takes them from points at equal distances, none of
+which is shorter than the longest address; the next answer begins a distance further on. Where weights differ it begins
+a little beyond that, by the golden ratio, which brings all parts of the circle in their turn without a pattern.
+"""
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 
 from farmsyncd.lb.config import NodeAddress
 
 Find = Callable[[str, int, Callable[[Sequence[tuple[int, object]]], None]], None]
 """Looks a name up, at once or later; see :meth:`farmsyncd.lb.relaying.names.Names.find`."""
 
+_GOLDEN = (5**0.5 - 1) / 2
+_NEARLY = 1e-9  # weights are sums of products: who differs by less does not differ
+
 
 class Addresses:
-    """Called with 4 or 6, gives the addresses of that family, and None when no node has any, of either.
+    """Called with 4 or 6, gives addresses of that family, the first choice first; None when no node has any, of either.
 
-    ``eligible`` gives the nodes. One whose address is a name is looked up with ``find``, again and again; its former
-    addresses count until there are new ones. One on a Unix socket has none that a client elsewhere could use.
+    ``eligible`` gives the nodes with their weights. One whose address is a name is looked up with ``find``, again and
+    again; its former addresses count until there are new ones, and share its weight. One on a Unix socket has none that
+    a client elsewhere could use.
     """
 
-    def __init__(self, eligible: Callable[[], Sequence[NodeAddress]], find: Find) -> None:
+    def __init__(self, eligible: Callable[[], Sequence[tuple[NodeAddress, float]]], find: Find) -> None:
         self._eligible = eligible
         self._find = find
         self._known: dict[str, tuple[str, ...]] = {}
-        self._turns = {4: 0, 6: 0}
+        self._turns = {4: 0.0, 6: 0.0}
 
     def __call__(self, version: int) -> Sequence[str] | None:
         """The addresses of one family, in this turn's order."""
-        nodes = [node for node in self._eligible() if not node.path]
-        found = list(dict.fromkeys(address for node in nodes for address in self._of(node)))
-        self._known = {node.host: self._known[node.host] for node in nodes if node.host in self._known}
-        if not found:
+        nodes = [(node, weight) for node, weight in self._eligible() if not node.path]
+        found = {4: dict[str, float](), 6: dict[str, float]()}
+        for node, weight in nodes:
+            own = self._of(node)
+            for family, weights in found.items():
+                alike = [address for address in own if (6 if ":" in address else 4) == family]
+                for address in alike:
+                    weights[address] = weights.get(address, 0.0) + weight / len(alike)
+        self._known = {node.host: self._known[node.host] for node, _ in nodes if node.host in self._known}
+        if not any(found.values()):
             return None
-        wanted = [address for address in found if (6 if ":" in address else 4) == version]
-        turn = self._turns[version] = (self._turns[version] + 1) % max(1, len(wanted))
-        return wanted[turn:] + wanted[:turn]
+        return self._turn(version, found[version])
+
+    def _turn(self, version: int, weights: Mapping[str, float]) -> Sequence[str]:
+        if not weights:
+            return []
+        ends = list(accumulate(weights.values()))
+        total, most, least = ends[-1], max(weights.values()), min(weights.values())
+        count = int(total / most + _NEARLY)
+        even = most - least <= _NEARLY * most
+        turn = self._turns[version] = (self._turns[version] + (1 if even else 1 + _GOLDEN)) % count
+        if even:
+            turn = int(turn) + 0.5  # in the middle of an address, and never between two
+        addresses = list(weights)
+        places = [(turn + number) % count * (total / count) for number in range(count)]
+        chosen = [addresses[min(bisect_right(ends, place), len(addresses) - 1)] for place in places]
+        return list(dict.fromkeys(chosen))
 
     def _of(self, node: NodeAddress) -> Sequence[str]:
         try:
@@ -45,4 +80,4 @@ class Addresses:
     def _found(self, host: str, targets: Sequence[tuple[int, object]]) -> None:
         texts = [str(address[0]) for _, address in targets if isinstance(address, tuple)]
         if texts:
-            self._known[host] = tuple(text for text in texts if "%" not in text)
+            self._known[host] = tuple(dict.fromkeys(text for text in texts if "%" not in text))

@@ -19,11 +19,12 @@ def dns_endpoint(config: BalancerConfig, farm: Farm, now_ns: Callable[[], int], 
     """What answers for ``config.dns_name`` at ``config.dns``: the nodes of ``farm`` that get new sources."""
     assert config.dns is not None
     assert config.dns_name is not None
-
-    def eligible() -> list[NodeAddress]:
-        farm.freshen(now_ns())
-        return [node.address for node in farm.takers()]
-
-    addresses = Addresses(eligible, Names(reactor).find)
+    addresses = Addresses(lambda: eligible(farm, now_ns()), Names(reactor).find)
     ttl = -(-config.dns_ttl_ns // _SECOND_NS)
     return DnsEndpoint(config.dns, Zone(config.dns_name, config.dns_server, ttl, addresses), reactor)
+
+
+def eligible(farm: Farm, now_ns: int) -> list[tuple[NodeAddress, float]]:
+    """The nodes that get new sources, and what each weighs at this moment."""
+    farm.freshen(now_ns)
+    return [(node.address, node.weight) for node in farm.takers()]
