@@ -3,7 +3,8 @@
 =============  ======================================================================================================
 ``faults``     what can go wrong with a session, by name
 ``token``      ids, their digests, and the ``ID.VERSION`` that travels in the cookie
-``encoding``   values to bytes and back, each key by itself; what cannot be kept is named
+``encoding``   a state to bytes and back, each key by itself; what cannot be kept is named
+``kinds``      which types of values are kept, and how those travel that MessagePack does not know
 ``merging``    changes made at once, brought together key by key
 ``cookies``    reading a ``Cookie`` header and writing ``Set-Cookie``
 =============  ======================================================================================================

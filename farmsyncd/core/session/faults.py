@@ -48,6 +48,13 @@ class SessionTooLarge(SessionError, BadInput):
     """The state would be larger than the limit; the message names the largest keys and their sizes in bytes."""
 
 
+class DamagedState(SessionError):
+    """The bytes that the database has for a session, or for a value in it, are not what farmsync writes."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"expected a session's state as farmsync encodes it, and found other bytes: {what}")
+
+
 class StoreUnavailable(Unavailable):
     """The sessions' database cannot be reached, or did not answer in time; whether a write was done is not known."""
 

@@ -1,0 +1,199 @@
+"""The cookie of a session: reading a ``Cookie`` header that anybody may have written, and writing ``Set-Cookie``.
+
+The cookie ``NAME=ID.VERSION`` says which state its client has seen, so that no node shows it an older one. Requests of
+one client can run at the same time, though, and their responses can arrive in another order than their changes were
+made in: the last cookie to arrive is then not that of the newest state. So a response that shows a version which other
+requests had a part in also sets a *marker*, a small cookie ``NAME-vVERSION=DIGEST`` of its own name, which no other
+response overwrites. A request presents the highest version that its cookie or a marker of its session names.
+
+A marker has done its work when no node trusts an older copy any more (``revalidate_after_s``), and when no response
+with a lower version can still be on its way: a response that takes longer than ten minutes to arrive does not arrive.
+Once the client has one marker, each newer version that it is shown comes with a marker too, which replaces it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Literal, Protocol
+
+import attrs
+
+from farmsyncd.core.session.token import HIGHEST_VERSION, Token, read_token
+
+_FARTHEST = 65_536
+_MOST_CANDIDATES = 64
+_MOST_DELETED = 16
+_LATEST_RESPONSE_S = 600
+_LONGEST_LIFE_S = 400 * 86_400  # browsers keep no cookie longer
+_MARKER = re.compile(r"-v([1-9][0-9]{0,15})[ \t]*=[ \t]*([0-9a-f]{8})[ \t]*")
+
+
+class CookieChoices(Protocol):
+    """What is chosen about the cookie; ``CookieSettings`` has it."""
+
+    @property
+    def name(self) -> str:
+        """The name, without the prefix that it may get."""
+
+    @property
+    def path(self) -> str:
+        """``Path``."""
+
+    @property
+    def domain(self) -> str | None:
+        """``Domain``; None for the very host that set it."""
+
+    @property
+    def secure(self) -> bool | None:
+        """``Secure``; None for as the request was."""
+
+    @property
+    def same_site(self) -> Literal["Lax", "Strict", "None"]:
+        """``SameSite``."""
+
+
+@attrs.frozen
+class Presented:
+    """What a request presents: a token whose version is raised by its markers, and those markers' versions.
+
+    ``token`` is None when there is no cookie that a server of ours could have made. Nothing here is to be believed:
+    a client can write what it likes, and the row decides.
+    """
+
+    token: Token | None = None
+    markers: tuple[int, ...] = ()
+
+    @property
+    def marked(self) -> bool:
+        """Whether the client has markers of this session."""
+        return bool(self.markers)
+
+
+NOTHING = Presented()
+
+
+def cookie_name(choices: CookieChoices, secure: bool) -> str:
+    """The name that the cookie has for a request that came over TLS (``secure``), or did not."""
+    if is_secure(choices, secure) and choices.path == "/" and choices.domain is None:
+        return f"__Host-{choices.name}"
+    return choices.name
+
+
+def is_secure(choices: CookieChoices, secure: bool) -> bool:
+    """Whether the cookie is ``Secure``: as was chosen, else as the request was."""
+    return secure if choices.secure is None else choices.secure
+
+
+def presented(header: str | None, choices: CookieChoices, secure: bool) -> Presented:
+    """What the ``Cookie`` header of a request presents. Of several cookies of our name the first one that can be ours.
+
+    Other cookies may be as damaged as they like. The work is bounded: it does not look further than 64 KiB, nor at
+    more than 64 cookies whose names begin like ours.
+    """
+    if not header:
+        return NOTHING
+    name = cookie_name(choices, secure)
+    token: Token | None = None
+    markers: list[tuple[int, str]] = []
+    for rest in _pieces(header, name):
+        value = rest.lstrip(" \t")
+        if value[:1] == "=":
+            if token is None:
+                token = read_token(value[1:].strip(' \t"'))
+        elif (marker := _MARKER.fullmatch(rest)) and int(marker[1]) <= HIGHEST_VERSION:
+            markers.append((int(marker[1]), marker[2]))
+    if token is None or not markers:
+        return NOTHING if token is None else Presented(token)
+    own = marker_value(token)
+    versions = tuple(sorted({version for version, value in markers if value == own}))
+    if versions and versions[-1] > token.version:
+        token = attrs.evolve(token, version=versions[-1])
+    return Presented(token, versions)
+
+
+def _pieces(header: str, name: str) -> list[str]:
+    """What follows ``name`` in each cookie whose name begins with it."""
+    found: list[str] = []
+    at = header.find(name, 0, _FARTHEST)
+    for _ in range(_MOST_CANDIDATES):
+        if at < 0:
+            break
+        end = header.find(";", at)
+        if end < 0:
+            end = len(header)
+        before = at - 1
+        while before >= 0 and header[before] in " \t":
+            before -= 1
+        if before < 0 or header[before] == ";":
+            found.append(header[at + len(name) : end])
+        at = header.find(name, end, _FARTHEST)
+    return found
+
+
+def marker_value(token: Token) -> str:
+    """What a marker of this session holds: enough to tell whose it is, and of no use to anybody."""
+    return token.digest.hex()[:8]
+
+
+def marker_life_s(revalidate_after_s: float) -> int | None:
+    """How long markers live; None when none are needed because no copy is trusted without asking the database."""
+    if revalidate_after_s <= 0:
+        return None
+    return int(min(math.ceil(min(revalidate_after_s, _LONGEST_LIFE_S)) + _LATEST_RESPONSE_S, _LONGEST_LIFE_S))
+
+
+def set_cookies(
+    choices: CookieChoices,
+    secure: bool,
+    seen: Presented,
+    shown: Token,
+    *,
+    own_writes: int,
+    life_s: int | None,
+    marker_s: int | None,
+) -> list[str]:
+    """The values of ``Set-Cookie`` of a response that shows the state ``shown`` to a request that presented ``seen``.
+
+    There are none when the client knows this version. ``own_writes`` is how many versions this request has written;
+    ``life_s`` the cookie's ``Max-Age`` (None: until the browser is closed); ``marker_s`` is :func:`marker_life_s`, or
+    None for a store that knows of each change.
+    """
+    same = seen.token is not None and seen.token.id == shown.id
+    if seen.token is not None and same and shown.version <= seen.token.version:
+        return []
+    lines = [set_cookie(choices, secure, shown, life_s)]
+    if seen.token is not None and same and marker_s is not None:
+        alone = shown.version == seen.token.version + own_writes
+        if seen.markers or not alone:
+            lines.append(marker(choices, secure, shown, marker_s))
+    lines += delete_markers(choices, secure, seen)
+    return lines
+
+
+def set_cookie(choices: CookieChoices, secure: bool, token: Token, life_s: int | None) -> str:
+    """``Set-Cookie`` for a session; with ``life_s`` None, the cookie lives until the browser is closed."""
+    return _spell(choices, secure, "", token.spell(), life_s)
+
+
+def delete_cookies(choices: CookieChoices, secure: bool, seen: Presented) -> list[str]:
+    """The values of ``Set-Cookie`` for a request that has destroyed the session which it presented."""
+    return [_spell(choices, secure, "", "", 0), *delete_markers(choices, secure, seen)]
+
+
+def marker(choices: CookieChoices, secure: bool, token: Token, life_s: int) -> str:
+    """``Set-Cookie`` for a marker."""
+    return _spell(choices, secure, f"-v{token.version}", marker_value(token), life_s)
+
+
+def delete_markers(choices: CookieChoices, secure: bool, seen: Presented) -> list[str]:
+    """``Set-Cookie`` for the markers that a newer one, or the session's end, replaces; the lowest few at a time."""
+    return [_spell(choices, secure, f"-v{version}", "", 0) for version in seen.markers[:_MOST_DELETED]]
+
+
+def _spell(choices: CookieChoices, secure: bool, suffix: str, value: str, life_s: int | None) -> str:
+    life = "" if life_s is None else f"; Max-Age={min(life_s, _LONGEST_LIFE_S)}"
+    domain = "" if choices.domain is None else f"; Domain={choices.domain}"
+    safe = "; Secure" if is_secure(choices, secure) else ""
+    name = cookie_name(choices, secure)
+    return f"{name}{suffix}={value}{life}; Path={choices.path}{domain}{safe}; HttpOnly; SameSite={choices.same_site}"
