@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from typing import Literal, Protocol
 
 import attrs
@@ -93,18 +94,19 @@ def presented(header: str | None, choices: CookieChoices, secure: bool) -> Prese
     """
     if not header:
         return NOTHING
-    name = cookie_name(choices, secure)
     token: Token | None = None
     markers: list[tuple[int, str]] = []
-    for rest in _pieces(header, name):
-        value = rest.lstrip(" \t")
-        if value[:1] == "=":
-            if token is None:
-                token = read_token(value[1:].strip(' \t"'))
-        elif (marker := _MARKER.fullmatch(rest)) and int(marker[1]) <= HIGHEST_VERSION:
-            markers.append((int(marker[1]), marker[2]))
-    if token is None or not markers:
-        return NOTHING if token is None else Presented(token)
+    for rest in _after(cookie_name(choices, secure), header):
+        suffix, equals, value = rest.partition("=")
+        if not suffix.strip(" \t"):
+            if token is None and equals:
+                token = read_token(value.strip(' \t"'))
+        elif (found := _MARKER.fullmatch(rest)) and int(found[1]) <= HIGHEST_VERSION:
+            markers.append((int(found[1]), found[2]))
+    if token is None:
+        return NOTHING
+    if not markers:
+        return Presented(token)
     own = marker_value(token)
     versions = tuple(sorted({version for version, value in markers if value == own}))
     if versions and versions[-1] > token.version:
@@ -112,13 +114,12 @@ def presented(header: str | None, choices: CookieChoices, secure: bool) -> Prese
     return Presented(token, versions)
 
 
-def _pieces(header: str, name: str) -> list[str]:
+def _after(name: str, header: str) -> Iterator[str]:
     """What follows ``name`` in each cookie whose name begins with it."""
-    found: list[str] = []
     at = header.find(name, 0, _FARTHEST)
     for _ in range(_MOST_CANDIDATES):
         if at < 0:
-            break
+            return
         end = header.find(";", at)
         if end < 0:
             end = len(header)
@@ -126,9 +127,8 @@ def _pieces(header: str, name: str) -> list[str]:
         while before >= 0 and header[before] in " \t":
             before -= 1
         if before < 0 or header[before] == ";":
-            found.append(header[at + len(name) : end])
+            yield header[at + len(name) : end]
         at = header.find(name, end, _FARTHEST)
-    return found
 
 
 def marker_value(token: Token) -> str:
