@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck, settings
 from tests.daemons import Daemons
 from tests.leaks import LoggedErrors, leave_log, settle, start, watch_log
 from tests.nursery import ForkedDaemons, Nursery
+from tests.postgres import NAMED, Postgres, fresh_database
 
 # A busy machine is no fault of the code: examples have no deadline. They are the same ones each time, to be repeatable.
 settings.register_profile(
@@ -70,3 +72,35 @@ def forked(nursery: Nursery, tmp_path: Path) -> Iterator[ForkedDaemons]:
     """Real daemons that start at once, for tests that start very many."""
     with ForkedDaemons(tmp_path, nursery) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def _postgres() -> Iterator[Postgres]:
+    with Postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres(_postgres: Postgres) -> Iterator[Postgres]:
+    """A PostgreSQL server of the tests' own, which the test may stop, kill or pause."""
+    _postgres.heal()
+    yield _postgres
+    _postgres.heal()
+
+
+@pytest.fixture
+def own_postgres_url(postgres: Postgres) -> Iterator[str]:
+    """A fresh database on the server that the fixture ``postgres`` controls."""
+    with fresh_database(postgres.url()) as url:
+        yield url
+        postgres.heal()
+
+
+@pytest.fixture
+def postgres_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A fresh database on a real PostgreSQL: the one that FARMSYNC_TEST_POSTGRES names, else one of the tests' own."""
+    if server := os.environ.get(NAMED):
+        with fresh_database(server) as url:
+            yield url
+    else:
+        yield str(request.getfixturevalue("own_postgres_url"))
