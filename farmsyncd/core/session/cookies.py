@@ -94,6 +94,8 @@ def presented(header: str | None, choices: CookieChoices, secure: bool) -> Prese
     """
     if not header:
         return NOTHING
+    if len(header) > _FARTHEST:
+        header = header[:_FARTHEST]
     token: Token | None = None
     markers: list[tuple[int, str]] = []
     for rest in _after(cookie_name(choices, secure), header):
@@ -116,7 +118,7 @@ def presented(header: str | None, choices: CookieChoices, secure: bool) -> Prese
 
 def _after(name: str, header: str) -> Iterator[str]:
     """What follows ``name`` in each cookie whose name begins with it."""
-    at = header.find(name, 0, _FARTHEST)
+    at = header.find(name)
     for _ in range(_MOST_CANDIDATES):
         if at < 0:
             return
@@ -128,7 +130,7 @@ def _after(name: str, header: str) -> Iterator[str]:
             before -= 1
         if before < 0 or header[before] == ";":
             yield header[at + len(name) : end]
-        at = header.find(name, end, _FARTHEST)
+        at = header.find(name, end)
 
 
 def marker_value(token: Token) -> str:
