@@ -22,6 +22,7 @@ from farmsyncd.core.session.cookies import (
     set_cookies,
 )
 from farmsyncd.core.session.token import HIGHEST_VERSION, Token, new_id
+from farmsyncd.errors import ConfigError
 from farmsyncd.sessions.settings import CookieSettings
 from tests.browser import Browser
 
@@ -152,6 +153,20 @@ def test_a_header_of_many_megabytes_costs_no_more_than_one_of_64_kibibytes(heade
 )
 def test_the_cookie_has_the_attributes_that_were_chosen(choices: CookieSettings, secure: bool, expected: str) -> None:
     assert set_cookie(choices, secure, TOKEN, 60) == expected
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"name": name} for name in ("", "a b", "a;b", "a\n", "ä", "x" * 65)),
+        *({"path": path} for path in ("", "shop", "/a b", "/;Domain=evil", "/\r\nSet-Cookie: a=b", "/ä")),
+        *({"domain": domain} for domain in ("", "a b", "shop.example; Secure", "a..b", "shop.example\n")),
+    ],
+)
+def test_settings_that_would_break_the_header_are_refused(wrong: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match=r"^expected a "):
+        CookieSettings(**wrong)  # type: ignore[arg-type]
+    CookieSettings(name="__shop-1", path="/a/b:c", domain=".shop.example")
 
 
 def test_without_a_life_the_cookie_goes_with_the_browser_and_none_outlives_what_browsers_keep() -> None:

@@ -12,6 +12,8 @@ from farmsyncd.errors import ConfigError
 
 _DAY_S = 86_400.0
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_PATH = re.compile(r"/[!-:<-~]{0,200}")
+_DOMAIN = re.compile(r"\.?[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
 
 
 def _at_least(least: float) -> Callable[[object, attrs.Attribute[Any], Any], None]:
@@ -49,8 +51,8 @@ class CookieSettings:
     """
 
     name: str = attrs.field(default="farmsync")
-    path: str = "/"
-    domain: str | None = None
+    path: str = attrs.field(default="/")
+    domain: str | None = attrs.field(default=None)
     secure: bool | None = None
     same_site: Literal["Lax", "Strict", "None"] = "Lax"
 
@@ -58,3 +60,15 @@ class CookieSettings:
     def _check_name(self, _attribute: attrs.Attribute[str], value: str) -> None:
         if not _NAME.fullmatch(value):
             raise ConfigError(f"expected a cookie's name of letters, digits, - and _, found {value!r}")
+
+    @path.validator
+    def _check_path(self, _attribute: attrs.Attribute[str], value: str) -> None:
+        if not _PATH.fullmatch(value):
+            raise ConfigError(
+                f"expected a cookie's path that begins with / and has no spaces and no ;, found {value!r}"
+            )
+
+    @domain.validator
+    def _check_domain(self, _attribute: attrs.Attribute[str | None], value: str | None) -> None:
+        if value is not None and not _DOMAIN.fullmatch(value):
+            raise ConfigError(f"expected a host's name as a cookie's domain, found {value!r}")

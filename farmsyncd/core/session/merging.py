@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from farmsyncd.core.session.encoding import Encoded
 from farmsyncd.core.session.faults import SessionConflict
 
 
-def merge(base: Mapping[str, bytes], ours: Mapping[str, bytes | None], theirs: Mapping[str, bytes]) -> dict[str, bytes]:
+def merge(
+    base: Mapping[str, Encoded], ours: Mapping[str, Encoded | None], theirs: Mapping[str, Encoded]
+) -> dict[str, Encoded]:
     """The state that has their changes and ours.
 
     ``base`` is the state that this request read, ``ours`` the keys that it changed (None for a deleted one), ``theirs``
@@ -17,10 +20,16 @@ def merge(base: Mapping[str, bytes], ours: Mapping[str, bytes | None], theirs: M
     """
     merged = dict(theirs)
     for key, value in ours.items():
-        if base.get(key) != theirs.get(key):
+        if not _same(base.get(key), theirs.get(key)):
             raise SessionConflict(key)
         if value is None:
             merged.pop(key, None)
         else:
             merged[key] = value
     return merged
+
+
+def _same(one: Encoded | None, other: Encoded | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return bytes(one) == bytes(other)
