@@ -1,0 +1,159 @@
+"""What a request did to its session, written: one conditional write, over exactly the version that the request read.
+
+When another request came first, its change and this one's are merged key by key, and the write is tried again over
+what the other one left. From the second attempt on the requests of one session take turns within a process, each
+knowing what the one before it has left, so that many at once do not overtake each other for ever.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+
+import attrs
+
+from farmsyncd.core.session.encoding import Encoded, check_size, join, largest, split
+from farmsyncd.core.session.faults import SessionClosed, SessionConflict, SessionGone, StoreUnavailable
+from farmsyncd.core.session.merging import merge
+from farmsyncd.core.session.token import Token
+from farmsyncd.sessions.cache import Copy
+from farmsyncd.sessions.copies import Copies
+from farmsyncd.sessions.session import Session
+from farmsyncd.sessions.settings import SessionSettings
+from farmsyncd.sessions.stores.base import Lifetime, Row
+
+log = logging.getLogger("farmsync.sessions")
+
+_ROUNDS = 5  # of merging, before a commit gives up
+_TURNS = 64
+_PAUSE_S = 0.002
+
+Changes = Mapping[str, Encoded | None]
+
+
+class Committing:
+    """Writes sessions. ``fresh_id`` makes an id, ``pause`` waits so many seconds."""
+
+    def __init__(
+        self, copies: Copies, settings: SessionSettings, fresh_id: Callable[[], str], pause: Callable[[float], None]
+    ) -> None:
+        self._copies = copies
+        self._settings = settings
+        self._life = Lifetime(round(settings.idle_s * 1e6), round(settings.absolute_s * 1e6))
+        self._fresh_id = fresh_id
+        self._pause = pause
+        self.renew()
+
+    def renew(self) -> None:
+        """In a process that was just forked: another thread may have held a lock."""
+        self._turns = [threading.Lock() for _ in range(_TURNS)]
+
+    def needed(self, session: Session) -> bool:
+        """Whether :meth:`commit` would ask the database."""
+        if not session.opened:
+            return False
+        return session.modified or (session.row is not None and self._touch_is_due(session.row))
+
+    def commit(self, session: Session, *, even_empty: bool = False) -> None:
+        """Store what the session has become; with ``even_empty``, a new session that nothing was put into too."""
+        if session.closed:
+            raise SessionClosed
+        if not session.opened:
+            return
+        try:
+            changes = session.changes()
+            if session.row is None:
+                self._begin_anew(session, changes, even_empty)
+            elif changes or session.rotating:
+                self._replace(session, session.row, changes)
+            elif self._touch_is_due(session.row):
+                self._touch(session, session.row)
+        except SessionConflict:
+            self._copies.count("conflicts")
+            raise
+
+    def _begin_anew(self, session: Session, changes: Changes, even_empty: bool) -> None:
+        parts = merge({}, changes, {})
+        state = self._state(parts, b"")  # may raise: before anything is ended
+        if session.ending is not None:
+            with self._copies.writing(session.ending.digest):
+                self._copies.store.delete(session.ending.digest)
+            self._copies.cache.forget(session.ending.digest)
+            session.ended()
+        if parts or even_empty:
+            token = Token(self._fresh_id(), 1)
+            with self._copies.asking(token.digest) as question:
+                written = self._copies.store.create(token.digest, state, self._life)
+            copy = self._copies.keep(question, question.copy(written.version, state, written))
+            session.stored(token.id, copy, changes, theirs=False)
+
+    def _replace(self, session: Session, row: Copy, changes: Changes) -> None:
+        base, latest = session.parts(), self._copies.newest(row)
+        with ExitStack() as turn:
+            for attempt in range(_ROUNDS + 1):
+                theirs = base if latest is row else split(latest.state)
+                state = self._state(merge(base, changes, theirs), row.state)
+                answer = self._write(session, latest, state, changes, merged=latest is not row)
+                if answer is None:
+                    return
+                if attempt == 0:
+                    turn.enter_context(self._turns[row.digest[0] % _TURNS])
+                else:
+                    self._pause(random.uniform(0, _PAUSE_S * 2**attempt))  # noqa: S311  others are as fast
+                latest = self._copies.newest(answer)
+        raise SessionConflict(next(iter(changes), "(its id)"))
+
+    def _write(self, session: Session, over: Copy, state: bytes, changes: Changes, *, merged: bool) -> Copy | None:
+        """None when it was written, else what another request has left."""
+        token_id = session.token_id
+        new = Token(self._fresh_id(), over.version + 1) if session.rotating else None
+        store, old = self._copies.store, over.digest
+        with self._copies.writing(old) as question:
+            if new is None:
+                answer = store.write(old, over.version, state, self._life)
+            else:
+                answer = store.rotate(old, over.version, new.digest, state, self._life)
+        if answer is None:
+            self._copies.cache.forget(old)
+            raise SessionGone
+        if isinstance(answer, Row):
+            return self._copies.keep(question, question.copy(answer.version, answer.state, answer))
+        if new is not None:
+            token_id = new.id
+            question = attrs.evolve(question, digest=new.digest, seen=None)
+            self._copies.cache.forget(old)
+        copy = self._copies.keep(question, question.copy(answer.version, state, answer))
+        if merged:
+            self._copies.count("merges")
+        session.stored(token_id, copy, changes, theirs=merged)
+        return None
+
+    def _touch_is_due(self, row: Copy) -> bool:
+        return self._copies.clock() >= row.touch_from_s
+
+    def _touch(self, session: Session, row: Copy) -> None:
+        """Make the session live longer. If that fails, a later request will."""
+        if self._copies.newest(row) is not row:
+            return  # another request has written it just now
+        try:
+            with self._copies.asking(row.digest) as question:
+                answer = self._copies.store.write(row.digest, row.version, row.state, self._life)
+        except StoreUnavailable:
+            return
+        if answer is None:
+            self._copies.cache.forget(row.digest)
+        elif isinstance(answer, Row):
+            self._copies.keep(question, question.copy(answer.version, answer.state, answer))
+        else:
+            copy = self._copies.keep(question, question.copy(answer.version, row.state, answer))
+            session.stored(session.token_id, copy, {}, theirs=False)
+
+    def _state(self, parts: Mapping[str, Encoded], before: bytes) -> bytes:
+        state = join(parts)
+        check_size(state, self._settings.limit_bytes)
+        if len(before) < self._settings.warn_bytes <= len(state):
+            log.warning("a session has become %d bytes large; its largest keys are %s", len(state), largest(state))
+        return state

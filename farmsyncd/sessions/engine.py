@@ -1,0 +1,194 @@
+"""Sessions: what a process opens them with and commits them by; ``copies`` and ``committing`` do the work."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+import weakref
+from collections.abc import Callable
+
+import attrs
+
+from farmsyncd.core.session.cookies import marker_life_s
+from farmsyncd.core.session.token import ENTROPY_BYTES, Token, new_id
+from farmsyncd.sessions.committing import Committing
+from farmsyncd.sessions.copies import Copies
+from farmsyncd.sessions.session import Opened, Session
+from farmsyncd.sessions.settings import SessionSettings
+from farmsyncd.sessions.stores.base import Store
+from farmsyncd.sessions.sweeping import Sweeping
+
+
+@attrs.frozen
+class Statistics:
+    """What the sessions of this process have done. ``bytes`` is about what the copies take in memory."""
+
+    hits: int
+    misses: int
+    revalidations: int
+    conflicts: int
+    merges: int
+    entries: int
+    bytes: int
+
+
+class Sessions:
+    """The sessions of one application in one process. May be used from any thread, and forked.
+
+    ``clock`` is monotonic seconds; ``entropy`` gives so many random bytes; ``pause`` waits so many seconds.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        settings: SessionSettings | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        entropy: Callable[[int], bytes] = secrets.token_bytes,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.settings = settings = SessionSettings() if settings is None else settings
+        self.store = store
+        self._copies = Copies(store, settings, clock)
+        self._committing = Committing(self._copies, settings, lambda: new_id(entropy(ENTROPY_BYTES)), pause)
+        self._sweeping = Sweeping(store, settings.sweep_every_s)
+        self._started = False
+        mine = weakref.ref(self)
+        os.register_at_fork(after_in_child=lambda: _renew(mine()))
+        weakref.finalize(self, self._sweeping.tell_to_stop)
+
+    @classmethod
+    def at(cls, url: str, settings: SessionSettings | None = None) -> Sessions:
+        """Sessions in the database that ``url`` names, whose tables are made when they are not there.
+
+        ``sqlite:///relative.db``, ``sqlite:////absolute.db`` or ``postgresql://...``. Raises ConfigError, WrongSchema,
+        StoreUnavailable.
+        """
+        from farmsyncd.sessions.stores.url import open_store  # noqa: PLC0415  a store's driver only where it is used
+
+        store = open_store(url)
+        try:
+            store.prepare()
+        except BaseException:
+            store.close()
+            raise
+        return cls(store, settings)
+
+    # -- opening --------------------------------------------------------------------------------------------------
+
+    def open(self, token: Token | None) -> Session:
+        """The session that a client presents, with at most one question to the database; else a new one."""
+        session = Session(self, _nothing)
+        session.show(*self.find(token))
+        return session
+
+    def open_cached(self, token: Token | None) -> Session | None:
+        """The session, if it can be known without the database, else None: for threads that must not wait."""
+        found = self.find_cached(token)
+        if found is None:
+            return None
+        session = Session(self, _nothing)
+        session.show(*found)
+        return session
+
+    def find(self, token: Token | None) -> Opened:
+        """What :meth:`open` shows."""
+        return self.find_cached(token) or self._ask(token)
+
+    def find_cached(self, token: Token | None) -> Opened | None:
+        """What :meth:`open_cached` shows."""
+        if token is None:
+            return _NEW
+        copy = self._copies.trusted(token)
+        return None if copy is None else (token, copy)
+
+    def reload(self, session: Session) -> None:
+        """See :meth:`Session.reload`."""
+        session.show(*self._ask(session.ending or session.token))
+
+    # -- committing -----------------------------------------------------------------------------------------------
+
+    def commit(self, session: Session, *, even_empty: bool = False) -> None:
+        """Store what the request made of its session; see :meth:`Session.commit`.
+
+        With ``even_empty``, a new session that nothing was put into gets a row as well.
+        """
+        if self._committing.needed(session) or even_empty:
+            self._start()
+        self._committing.commit(session, even_empty=even_empty)
+
+    def commit_asks(self, session: Session) -> bool:
+        """Whether a commit now would ask the database."""
+        return self._committing.needed(session)
+
+    def change(self, token: Token | None, function: Callable[[Session], object]) -> Session:
+        """Open a session, call ``function`` with it and commit, again if another request came first."""
+        session = self.open(token)
+        session.change(function)
+        return session
+
+    # -- besides --------------------------------------------------------------------------------------------------
+
+    def marker_life_s(self) -> int | None:
+        """How long markers live (core.session.cookies); None where copies are never older than the database."""
+        return None if self.store.generation() is not None else marker_life_s(self.settings.revalidate_after_s)
+
+    def cookie_life_s(self, session: Session) -> int | None:
+        """What is left of the session's life, in whole seconds; None without a row."""
+        row = session.row
+        return None if row is None else max(1, round(row.until_s - self._copies.clock()))
+
+    def forget(self, digest: bytes) -> None:
+        """Drop the copy of a session: the next request that presents it asks the database."""
+        self._copies.cache.forget(digest)
+
+    def statistics(self) -> Statistics:
+        """What happened so far."""
+        counted, cache = self._copies.counted(), self._copies.cache
+        return Statistics(
+            hits=cache.lookups - counted["untrusted"],
+            misses=counted["misses"],
+            revalidations=counted["revalidations"],
+            conflicts=counted["conflicts"],
+            merges=counted["merges"],
+            entries=cache.entries,
+            bytes=cache.bytes,
+        )
+
+    def close(self) -> None:
+        """Give back the database's connections and the threads."""
+        self._sweeping.stop()
+        self.store.close()
+
+    def renew(self) -> None:
+        """In a process that was just forked: locks may be held by threads that are not there, and no thread runs."""
+        self._copies.renew()
+        self._committing.renew()
+        self._sweeping.renew()
+        self._started = False
+
+    def _ask(self, token: Token | None) -> Opened:
+        if token is None:
+            return _NEW
+        self._start()
+        return token, self._copies.read(token)
+
+    def _start(self) -> None:
+        """With the first use of the database in this process, and not before: the process may fork till then."""
+        if not self._started:
+            self._started = True
+            self.store.listen(self._copies.cache.forget)
+            self._sweeping.begin()
+
+
+_NEW: Opened = (None, None)
+
+
+def _nothing() -> Opened:
+    return _NEW
+
+
+def _renew(sessions: Sessions | None) -> None:
+    if sessions is not None:
+        sessions.renew()
