@@ -101,11 +101,11 @@ class Server:
 
     def kill(self) -> None:
         """End all its processes at once, as a crash would."""
-        family = self._signal(signal.SIGKILL)
+        while family := self._signal(signal.SIGKILL):
+            psutil.wait_procs(family, _PATIENCE_S)
         if self.running is not None:
             self.running.wait(_PATIENCE_S)
             self.running = None
-        psutil.wait_procs(family, _PATIENCE_S)
 
     def pause(self) -> None:
         """Stop all its processes where they are: connections stay, nobody answers."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import attrs
 
-from farmsyncd.core.session.faults import StoreUnavailable
+from farmsyncd.core.session.faults import SessionError, StoreUnavailable
 from farmsyncd.sessions.stores.base import Lifetime, Listed, Row, Same, Stats, Store, Written
 
 
@@ -114,13 +114,17 @@ class MemoryStore:
         if lost:
             raise StoreUnavailable("expected an answer from the sessions' database, and the test has lost it")
 
+    def _must_be_new(self, digest: bytes) -> None:
+        if digest in self.database.rows:
+            raise SessionError("expected the id of a new session to be new, and it was used before")
+
     def prepare(self) -> None:
         self._begin("prepare")
 
     def create(self, digest: bytes, state: bytes, life: Lifetime) -> Written:
         self._begin("create")
         with self.database.lock:
-            assert digest not in self.database.rows, "an id was used twice"
+            self._must_be_new(digest)
             now = self.database.now_us
             kept = _Kept(1, state, now, now, now + life.idle_us, now + life.absolute_us)
             written = self.database.put(digest, kept)
@@ -147,7 +151,8 @@ class MemoryStore:
 
     def rotate(self, old: bytes, version: int, new: bytes, state: bytes, life: Lifetime) -> Written | Row | None:
         self._begin("rotate")
-        assert new not in self.database.rows, "an id was used twice"
+        with self.database.lock:
+            self._must_be_new(new)
         return self._replace(old, version, new, state, life)
 
     def _replace(self, old: bytes, version: int, new: bytes, state: bytes, life: Lifetime) -> Written | Row | None:

@@ -6,25 +6,41 @@ and ``rotate``, so that what was deleted or has expired stays gone. A session th
 clock) is treated by every method as if there were no row.
 
 Each method is one round trip to the database (a write that comes too late needs a second one, to see who was first),
-commits before it returns, may be called from any thread, and raises StoreUnavailable when the database cannot be
-reached or does not answer in time. Each write leaves a random mark in its row: a store that lost its connection in the
-middle of a write looks for the mark over a new one, and so tells its own write from another's.
+commits before it returns, may be called from any thread and after a fork, and raises StoreUnavailable when the database
+cannot be reached or does not answer in time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 import attrs
+
+CENTURY_US: Final = 100 * 365 * 86_400 * 1_000_000
+
+
+def _at_most_a_century(duration_us: int) -> int:
+    return min(duration_us, CENTURY_US)
 
 
 @attrs.frozen
 class Lifetime:
-    """How long a session lives: ``idle_us`` after its last write or touch, ``absolute_us`` after its creation."""
+    """How long a session lives: ``idle_us`` after its last write or touch, ``absolute_us`` after its creation.
 
-    idle_us: int
-    absolute_us: int
+    More than a century is taken for a century, which every database can count.
+    """
+
+    idle_us: int = attrs.field(converter=_at_most_a_century)
+    absolute_us: int = attrs.field(converter=_at_most_a_century)
+
+    @property
+    def grain_us(self) -> int:
+        """How coarsely the instant after which a row may be swept is kept: a hundredth of the idle time.
+
+        So most writes leave that instant as it is, and the index over it is not written each time.
+        """
+        return max(self.idle_us // 100, 1)
 
 
 @attrs.frozen
@@ -126,7 +142,8 @@ class Store(Protocol):
     def generation(self) -> int | None:
         """A number that changes whenever anybody may have changed the database, told without a round trip.
 
-        None when this store cannot tell (a database on another machine): copies are then trusted for a while only.
+        None when this store cannot tell (a database on another machine, or one that is away): copies are then trusted
+        for a while only. Never raises.
         """
 
     def listen(self, ended: Callable[[bytes | None], None]) -> None:
