@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Raw
 
 from farmsyncd.core.session.faults import DamagedState, NotStorable, SessionTooLarge
-from farmsyncd.core.session.kinds import ATOMS, Misfit, extend, fit, is_plain
+from farmsyncd.core.session.kinds import Misfit, extend, fit, is_plain
 
 Encoded = bytes | Raw
 """One value's encoding; ``bytes(encoded)`` gives what two of them are compared by."""
@@ -38,7 +38,7 @@ def encode_value(value: object, where: str) -> bytes:
     a text that is no Unicode text (lone surrogates), and for what is nested more than 100 deep or contains itself.
     """
     try:
-        if type(value) in ATOMS or is_plain(value):
+        if is_plain(value):
             try:
                 return _encode(value)
             except (UnicodeEncodeError, OverflowError):

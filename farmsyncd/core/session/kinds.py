@@ -20,9 +20,8 @@ DEEPEST = 100
 MOST_VALUES = 1_000_000
 
 ATOMS = frozenset({type(None), bool, int, float, str, bytes})
-_PLAIN = ATOMS | {list, dict}
 _CONTAINERS = frozenset({list, dict, tuple, set, frozenset})
-_TEXT = frozenset({str})
+_IS_TEXT = frozenset({str}).__contains__
 _KEPT = (
     "None, bool, int, float, str, bytes, list, dict, tuple, set, frozenset, datetime, date, time, timedelta, Decimal "
     "and UUID"
@@ -44,32 +43,29 @@ class Misfit(Exception):
 
 
 def is_plain(value: object) -> bool:
-    """Whether MessagePack keeps the types of this value and of all in it; raises Misfit when too much is in it.
+    """Whether MessagePack keeps the types of this value and of all in it; raises Misfit when too much is in it."""
+    kind = type(value)
+    return kind in ATOMS or (kind in _CONTAINERS and _holds_plain(value, DEEPEST, [MOST_VALUES]))
 
-    It goes down level by level, and leaves most of the work to the interpreter: about as much again as the encoding.
-    """
-    plain, count = True, 0
-    level: list[Any] = [value]
-    for _ in range(DEEPEST + 1):
-        kinds = set(map(type, level))
-        plain = plain and kinds <= _PLAIN
-        if not kinds & _CONTAINERS:
-            return plain
-        below: list[Any] = []
-        for one in level:
-            kind = type(one)
-            if kind not in _CONTAINERS:
-                continue
-            if kind is dict:
-                plain = plain and _TEXT.issuperset(map(type, one))
-                below.extend(one.values())
-            else:
-                below.extend(one)
-            if count + len(below) > MOST_VALUES:
-                raise Misfit(f"expected at most {MOST_VALUES} values in one, found more")
-        count += len(below)
-        level = below
-    raise Misfit(f"expected values at most {DEEPEST} deep in each other, found more, or a value that contains itself")
+
+def _holds_plain(container: Any, deeper: int, room: list[int]) -> bool:
+    """The same for a container. ``room`` is how many more values may be met: one value can be met very often."""
+    room[0] -= len(container)
+    if room[0] < 0:
+        raise Misfit(f"expected at most {MOST_VALUES} values in one, found more")
+    if not deeper:
+        raise Misfit(
+            f"expected values at most {DEEPEST} deep in each other, found more, or a value that contains itself"
+        )
+    plain = type(container) is list
+    if type(container) is dict:
+        plain = all(map(_IS_TEXT, map(type, container)))
+        container = container.values()
+    for one in container:
+        kind = type(one)
+        if kind not in ATOMS:
+            plain = kind in _CONTAINERS and _holds_plain(one, deeper - 1, room) and plain
+    return plain
 
 
 def fit(value: Any) -> Any:
