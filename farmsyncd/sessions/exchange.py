@@ -79,14 +79,14 @@ class Exchange:
             self.session.show(*found)
         return self.session
 
-    def finish_asks(self, status: int) -> bool:
-        """Whether :meth:`finish` would ask the database: then a thread that must not wait calls it in another."""
+    def idle(self, status: int) -> bool:
+        """Whether :meth:`finish` would return without asking the database: if not, a thread is wanted."""
         if status >= _FAILED or not self.session.accessed:
-            return False
+            return True
         try:
-            return self._sessions.commit_asks(self.session)
+            return not self._sessions.commit_asks(self.session)
         except SessionError:
-            return True  # finish says what is wrong
+            return True  # finish raises it too, at once
 
     def finish(self, status: int) -> list[str]:
         """Store what the application did, and close the session; the values of the response's ``Set-Cookie`` headers.
@@ -104,8 +104,8 @@ class Exchange:
             session.close()
         return self.set_cookies()
 
-    def abandon(self) -> None:
-        """The application failed: close the session, store nothing."""
+    def close(self) -> None:
+        """Nothing more is stored; for an application that has failed, or once all has been sent."""
         self.session.close()
 
     def set_cookies(self) -> list[str]:
