@@ -79,14 +79,14 @@ class Exchange:
             self.session.show(*found)
         return self.session
 
-    def idle(self, status: int) -> bool:
-        """Whether :meth:`finish` would return without asking the database: if not, a thread is wanted."""
+    def finish_asks(self, status: int) -> bool:
+        """Whether :meth:`finish` would ask the database: an event loop then calls it in a thread."""
         if status >= _FAILED or not self.session.accessed:
-            return True
+            return False
         try:
-            return not self._sessions.commit_asks(self.session)
+            return self._sessions.commit_asks(self.session)
         except SessionError:
-            return True  # finish raises it too, at once
+            return False  # finish raises it too, at once
 
     def finish(self, status: int) -> list[str]:
         """Store what the application did, and close the session; the values of the response's ``Set-Cookie`` headers.
@@ -104,7 +104,7 @@ class Exchange:
             session.close()
         return self.set_cookies()
 
-    def close(self) -> None:
+    def abandon(self) -> None:
         """Nothing more is stored; for an application that has failed, or once all has been sent."""
         self.session.close()
 
