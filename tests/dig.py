@@ -33,7 +33,7 @@ def ask(port: int, name: str, kind: str = "A", *options: str) -> Told:
     """Ask the server at ``port`` of this machine; ``options`` are dig's, which must be there then."""
     if DIG is None:
         assert not options
-        return _ask(port, name, kind)
+        return ask_by(socket.SOCK_STREAM, port, name, kind)
     command = [DIG, "@127.0.0.1", "-p", str(port), name, kind, "+tries=5", "+time=5", "+nocookie", *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -45,15 +45,23 @@ def ask(port: int, name: str, kind: str = "A", *options: str) -> Told:
     return Told(status[1], frozenset(flags[1].split()), tuple(line.split(None, 4)[4] for line in lines))
 
 
-def _ask(port: int, name: str, kind: str) -> Told:
+def ask_by(way: socket.SocketKind, port: int, name: str, kind: str = "A") -> Told:
+    """The same once, by UDP (``SOCK_DGRAM``) or TCP (``SOCK_STREAM``), and never by dig."""
     question = dns.Message(id=4711)
     question.addQuery(name.encode(), dns.REV_TYPES[kind])
-    with socket.create_connection(("127.0.0.1", port), LIMIT) as client, client.makefile("rb") as answers:
-        asking = question.toStr()
-        client.sendall(struct.pack("!H", len(asking)) + asking)
-        (length,) = struct.unpack("!H", answers.read(2))
-        answer = dns.Message()
-        answer.fromStr(answers.read(length))
+    asking = question.toStr()
+    answer = dns.Message()
+    with socket.socket(socket.AF_INET, way) as client:
+        client.settimeout(LIMIT)
+        client.connect(("127.0.0.1", port))
+        if way == socket.SOCK_DGRAM:
+            client.sendall(asking)
+            answer.fromStr(client.recv(4096))
+        else:
+            client.sendall(struct.pack("!H", len(asking)) + asking)
+            with client.makefile("rb") as answers:
+                (length,) = struct.unpack("!H", answers.read(2))
+                answer.fromStr(answers.read(length))
     flags = {flag for flag, is_set in (("aa", answer.auth), ("tc", answer.trunc)) if is_set}
     return Told(_CODES[answer.rCode], frozenset(flags), tuple(_shown(record.payload) for record in answer.answers))
 

@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from farmsyncd.cli.lb.asking import ask
 from farmsyncd.edges.unixpath import short
 from farmsyncd.errors import BadInput, PeerError, Unavailable
-from farmsyncd.lb.admin import AdminConnection, AdminFactory, admin_socket
+from farmsyncd.lb.admin import AdminConnection, AdminDoor, AdminFactory
 from farmsyncd.lb.steering import Steering
 from farmsyncd.lb.web import Figures
 from tests.eventually import eventually_async, turn
@@ -156,21 +156,85 @@ async def test_only_the_owner_may_open_the_socket_and_a_later_balancer_takes_it_
     path.parent.mkdir()
     with socket.socket(socket.AF_UNIX) as dead, short(path) as name:
         dead.bind(name)  # somebody died here
-    old = admin_socket("farmsync-lb", path, lambda _words: {"I am": "old"}, reactor)
+    old = AdminDoor("farmsync-lb", path, lambda _words: {"I am": "old"}, reactor)
     old.startService()
     assert path.stat().st_mode & 0o777 == 0o600
     assert await deferToThread(ask, path, "status") == {"I am": "old"}
-    new = admin_socket("farmsync-lb", path, lambda _words: {"I am": "new"}, reactor)
+    new = AdminDoor("farmsync-lb", path, lambda _words: {"I am": "new"}, reactor)
     new.startService()
     assert await deferToThread(ask, path, "status") == {"I am": "new"}
     old.stopService()
+    old.release(passed_on=False)
     assert await deferToThread(ask, path, "status") == {"I am": "new"}
     new.stopService()
+    new.release(passed_on=False)
     assert list(path.parent.iterdir()) == []
     with pytest.raises(Unavailable, match="is it running, with this --admin"):
         ask(path, "status")
     new.stopService()
+    new.release(passed_on=False)
     await _all_gone()
+
+
+@pytest_twisted.ensureDeferred
+async def test_while_a_door_is_passed_on_operators_wait_and_are_answered(tmp_path: Path) -> None:
+    path = tmp_path / "admin.sock"
+    old = AdminDoor("farmsync-lb", path, lambda _words: {"I am": "old"}, reactor)
+    old.startService()
+    new = AdminDoor("farmsync-lb", path, lambda _words: {"I am": "new"}, reactor)
+    assert new.described == old.described
+    new.held = [one.dup() for one in old.held]
+    old.stopService()
+    waiting = deferToThread(ask, path, "status")
+    new.startService()
+    assert await waiting == {"I am": "new"}
+    old.release(passed_on=True)
+    assert await deferToThread(ask, path, "status") == {"I am": "new"}
+    new.stopService()
+    path.unlink()
+    new.startService()
+    assert await deferToThread(ask, path, "status") == {"I am": "new"}, "a path that somebody took away is made again"
+    new.stopService()
+    new.release(passed_on=False)
+    assert not path.exists()
+    await _all_gone()
+
+
+def test_when_the_door_closes_what_was_asked_is_answered_and_no_more() -> None:
+    asked: list[Deferred[Any]] = []
+
+    def answer(_words: Sequence[str]) -> Any:
+        asked.append(Deferred())
+        return asked[-1]
+
+    talk = Talk(answer)
+    talk.say("slow\n")
+    talk.connection.finish()
+    assert not talk.transport.disconnecting
+    talk.say("order\n")
+    asked[0].callback({"slow": 1})
+    assert (talk.heard(), talk.transport.disconnecting, len(asked)) == ([{"slow": 1}], True, 1)
+    talk.end()
+
+
+def test_one_that_hangs_up_without_a_word_is_asked_again_as_its_successor_answers(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(path))
+        other.listen()
+
+        def serve() -> None:
+            for answer in (b"", b"", b"{}\n"):
+                client, _ = other.accept()
+                with client:
+                    if answer:
+                        client.recv(100)
+                        client.sendall(answer)
+
+        serving = threading.Thread(target=serve)
+        serving.start()
+        assert ask(path, "status") == {}
+        serving.join()
 
 
 async def _all_gone() -> None:
@@ -187,7 +251,7 @@ def _readers() -> list[Any]:
 def test_a_place_where_no_socket_can_be_made_ends_the_daemon_with_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    admin = admin_socket("farmsync-lb", tmp_path / "none" / "admin.sock", lambda _words: {}, reactor)
+    admin = AdminDoor("farmsync-lb", tmp_path / "none" / "admin.sock", lambda _words: {}, reactor)
     with pytest.raises(SystemExit):
         admin.startService()
     assert "expected to listen on the Unix socket" in capsys.readouterr().err

@@ -17,7 +17,7 @@ from farmsyncd.lb.config import NodeAddress, NodeConfig
 from farmsyncd.lb.dns import serving
 from farmsyncd.lb.dns.addresses import Addresses
 from farmsyncd.lb.dns.endpoint import eligible
-from farmsyncd.lb.dns.serving import OverTcp, place_of
+from farmsyncd.lb.dns.serving import OverTcp, both_halves
 from farmsyncd.lb.dns.zone import TCP_MOST, UDP_MOST, Zone
 from farmsyncd.lb.farm import Sighting
 from tests.lb_scene import SECOND, Scene, address
@@ -424,8 +424,29 @@ def test_only_so_many_may_be_connected(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_tcp_endpoint_stands_for_udp_too() -> None:
-    assert place_of("tcp:5353:interface=127.0.0.1") == (5353, "127.0.0.1")
-    assert place_of("tcp:53") == (53, "")
-    assert place_of("tcp6:53:interface=\\:\\:1") == (53, "::1")
-    with pytest.raises(ValueError, match="stands for UDP"):
-        place_of("unix:/run/dns")
+    tcp, udp = both_halves("tcp:0:interface=127.0.0.1")
+    with tcp, udp:
+        assert (tcp.type, udp.type) == (socket.SOCK_STREAM, socket.SOCK_DGRAM)
+        assert tcp.getsockname() == udp.getsockname()
+        with pytest.raises(OSError, match="in use"):
+            both_halves(f"tcp:{tcp.getsockname()[1]}:interface=127.0.0.1")
+
+
+def test_who_is_connected_when_nobody_listens_any_more_has_his_last_question_answered() -> None:
+    clock, gone = Clock(), list[bool]()
+    clients: set[OverTcp] = set()
+    asking = OverTcp(zone(), clock, clients, lambda: gone.append(not clients))
+    silent = OverTcp(zone(), clock, clients, lambda: gone.append(not clients))
+    transports = [Connection(), Connection()]
+    for protocol, transport in zip((asking, silent), transports, strict=True):
+        protocol.makeConnection(transport)
+        protocol.finish()
+    asking.dataReceived(framed(question().toStr()))
+    assert transports[0].disconnecting
+    assert transports[0].value()
+    asking.connectionLost()
+    assert gone == [False]
+    clock.advance(serving.LAST_S)
+    assert transports[1].aborted
+    silent.connectionLost()
+    assert gone == [False, True]

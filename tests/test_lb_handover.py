@@ -5,19 +5,25 @@ import json
 import os
 import signal
 import socket
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Self
 
 import pytest
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.testing import StringTransport
 
 from farmsyncd.errors import ConfigError, Unavailable
-from farmsyncd.lb.processes.handover import Giving, GivingFactory, Request, Taking
+from farmsyncd.lb.processes.handover import Given, Giving, GivingFactory, Request, Taking
 from tests.daemons import Daemons
-from tests.eventually import eventually
-from tests.lb_farm import Balancer, ThreadedNode, says_its_name
+from tests.dig import ask_by
+from tests.eventually import LIMIT, eventually
+from tests.lb_farm import LOCAL, Balancer, ThreadedNode, says_its_name
 from tests.lb_load import Load, another, holder, homes_of, port_of, quick_nodes, successors
 from tests.leaks import LoggedErrors
+
+NAME = "www.shop.example"
 
 # Real processes
 
@@ -56,6 +62,78 @@ def test_a_balancer_takes_over_under_load_and_no_client_is_refused_nor_sent_else
         assert third.addresses["http"] == http, "checks by HTTP are not refused either"
         assert third.addresses["listen"] == f"tcp:127.0.0.1:{port}", "who leaves takes no file of his successor away"
         assert (state / "handover.sock").exists()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_who_asks_for_the_name_or_gives_orders_never_misses_an_answer_while_another_takes_over(
+    daemons: Daemons, tmp_path: Path, workers: int
+) -> None:
+    from farmsyncd.cli.lb.asking import ask
+
+    state, admin = tmp_path / "state", tmp_path / "admin"
+    state.mkdir()
+    known = [{"name": name, "host": f"127.0.0.2{number}", "port": 80} for number, name in enumerate("ab", 1)]
+    (state / "farm.json").write_text(json.dumps({"orders": {}, "nodes": known}))  # as a data server told that is away
+    named = ["--data", f"tcp:127.0.0.1:{daemons.reserve()}"]
+    sides = ["--admin", str(admin), "--dns", LOCAL, "--dns-name", NAME]
+    options = [*named, *sides, "--workers", str(workers), "--state", str(state)]
+    balancer = Balancer(daemons, *options)
+    port = int(balancer.daemon.addresses["dns"].rpartition(":")[2])
+
+    def by_udp() -> None:
+        assert set(ask_by(socket.SOCK_DGRAM, port, NAME).data) == {"127.0.0.21"}
+
+    def by_tcp() -> None:
+        assert set(ask_by(socket.SOCK_STREAM, port, NAME).data) == {"127.0.0.21"}
+
+    def as_operator() -> None:
+        assert {one["name"]: one["order"] for one in ask(admin, "nodes")["nodes"]} == {"a": "ready", "b": "drain"}
+
+    ask(admin, "drain", "b")
+    eventually(lambda: ask_by(socket.SOCK_DGRAM, port, NAME).data == ("127.0.0.21",))
+    with Asking([by_udp, by_tcp, as_operator]) as asking:
+        asking.more(20)
+        new = another(daemons, "new", *options, "--take-over").ready()
+        assert balancer.daemon.wait() == 0
+        asking.more(20)
+        assert asking.faults == []
+    assert new.addresses["dns"] == f"tcp:127.0.0.1:{port}"
+    assert new.stop() == -signal.SIGTERM
+    assert not admin.exists()
+
+
+class Asking:
+    """Does each of ``questions`` again and again in a thread of its own, until the end of the block."""
+
+    def __init__(self, questions: Sequence[Callable[[], None]]) -> None:
+        self.faults: list[str] = []
+        self._counts = [0] * len(questions)
+        self._ends = threading.Event()
+        self._threads = [threading.Thread(target=self._run, args=one) for one in enumerate(questions)]
+
+    def more(self, count: int) -> None:
+        """Wait until each was answered so many times more."""
+        wanted = [one + count for one in self._counts]
+        eventually(lambda: self.faults or all(one >= least for one, least in zip(self._counts, wanted, strict=True)))
+
+    def _run(self, number: int, question: Callable[[], None]) -> None:
+        while not self._ends.wait(0.002):
+            try:
+                question()
+            except Exception as fault:
+                self.faults.append(f"{question.__name__}: {fault!r} after {self._counts[number]}")
+                return
+            self._counts[number] += 1
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ends.set()
+        for thread in self._threads:
+            thread.join(LIMIT)
 
 
 def test_sighup_starts_a_successor_and_what_the_operator_said_holds_there(daemons: Daemons, tmp_path: Path) -> None:
@@ -147,10 +225,10 @@ class Old:
         self.pausing: Deferred[None] = succeed(None)
         self.refuses = False
 
-    def offer(self, request: Request) -> list[socket.socket]:
+    def offer(self, request: Request) -> Given:
         if self.refuses:
             raise ConfigError(f"not {request.listen}")
-        return []
+        return Given([])
 
     def pause(self) -> Deferred[None]:
         self.told.append("pause")
@@ -268,11 +346,11 @@ def test_when_the_old_one_dies_the_new_one_has_all_it_needs(tmp_path: Path) -> N
         socket.send_fds(here, [b'{"sockets":1}\n*'], [listening.fileno()])
         taking = Taking(there)
         passed = taking.ask(Request("tcp:80", 1))
-        assert [one.getsockname() for one in passed] == [listening.getsockname()]
+        assert [one.getsockname() for one in passed.all] == [listening.getsockname()]
         here.close()
         assert taking.switch() is False
         taking.done()
-        for one in passed:
+        for one in passed.all:
             one.close()
     assert Taking.connect(tmp_path / "nobody") is None
     with socket.socket(socket.AF_UNIX) as deaf:

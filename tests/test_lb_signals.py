@@ -143,10 +143,9 @@ async def test_a_held_socket_listens_again_where_it_did() -> None:
         port: Any = await endpoint.listen(factory)
         ports.append(port.getHost().port)
         await maybeDeferred(port.stopListening)
-    assert endpoint.held is not None
-    address = endpoint.held.getsockname()
+    address = endpoint.held[0].getsockname()
     assert ports == [address[1]] * 2
     with socket.create_connection(address):
-        endpoint.close()
+        endpoint.release(passed_on=False)
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(address)

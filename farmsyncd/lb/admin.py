@@ -37,19 +37,28 @@ class AdminConnection(LineOnlyReceiver, TimeoutMixin):
     MAX_LENGTH = 1000
     _log = Logger()
 
-    def __init__(self, answer: Answering) -> None:
+    def __init__(self, answer: Answering, there: set[AdminConnection]) -> None:
         self._answer = answer
+        self._there = there
         self._waiting: deque[list[str]] = deque()
         self._busy = False
         self._working = False
         self._told_all = False
 
+    def finish(self) -> None:
+        """Answer what was asked, and hang up: who asks from now on asks another balancer."""
+        self._told_all = True
+        self._work()
+
     def connectionMade(self) -> None:  # noqa: N802 - IProtocol
         """Do not wait for ever."""
+        self._there.add(self)
         self.setTimeout(_IDLE_S)  # type: ignore[no-untyped-call]
 
     def lineReceived(self, line: bytes) -> None:  # noqa: N802 - LineOnlyReceiver
         """One command."""
+        if self._told_all:
+            return
         self.resetTimeout()  # type: ignore[no-untyped-call]
         self._waiting.append(line.decode("utf-8", "replace").split())
         self._work()
@@ -68,6 +77,7 @@ class AdminConnection(LineOnlyReceiver, TimeoutMixin):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: ARG002, N802 - IProtocol
         """The operator has gone."""
+        self._there.discard(self)
         self.setTimeout(None)  # type: ignore[no-untyped-call]
         self._waiting.clear()
 
@@ -107,12 +117,26 @@ class AdminFactory(Factory):
 
     def __init__(self, answer: Answering) -> None:
         self._answer = answer
+        self._there: set[AdminConnection] = set()
 
     def buildProtocol(self, addr: IAddress | None) -> AdminConnection:  # noqa: ARG002, N802 - IProtocolFactory
         """A connection."""
-        return AdminConnection(self._answer)
+        return AdminConnection(self._answer, self._there)
+
+    def finish(self) -> None:
+        """Hang up on all operators, once they have their answers."""
+        for connection in list(self._there):
+            connection.finish()
 
 
-def admin_socket(program: str, path: Path, answer: Answering, reactor: Any) -> UnixDoor:
-    """The admin socket at ``path``."""
-    return UnixDoor(program, path, "admin commands", "--admin", AdminFactory(answer), reactor)
+class AdminDoor(UnixDoor):
+    """The admin socket at ``path``: whoever comes while the service does not run waits until somebody does."""
+
+    def __init__(self, program: str, path: Path, answer: Answering, reactor: Any) -> None:
+        self._operators = AdminFactory(answer)
+        super().__init__(program, path, "admin commands", "--admin", self._operators, reactor, lasting=True)
+
+    def stopService(self) -> None:  # noqa: N802 - IService
+        """Take no more commands: an order that was given now would not be handed over."""
+        super().stopService()
+        self._operators.finish()

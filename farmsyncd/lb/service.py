@@ -14,7 +14,7 @@ from twisted.internet.protocol import Factory
 
 from farmsyncd.edges.httpside import HttpSide
 from farmsyncd.edges.listening import AddressBook, Listener, Listening
-from farmsyncd.lb.admin import admin_socket
+from farmsyncd.lb.admin import AdminDoor
 from farmsyncd.lb.config import BalancerConfig
 from farmsyncd.lb.dns.endpoint import dns_endpoint
 from farmsyncd.lb.farm import Farm
@@ -23,7 +23,7 @@ from farmsyncd.lb.processes.alone import Alone
 from farmsyncd.lb.processes.crew import Crew
 from farmsyncd.lb.processes.daemon import PROGRAM, Daemon
 from farmsyncd.lb.processes.handover import NAME, GivingFactory
-from farmsyncd.lb.processes.held import HeldEndpoint
+from farmsyncd.lb.processes.held import Held, HeldEndpoint
 from farmsyncd.lb.processes.onlooker import Onlooker
 from farmsyncd.lb.processes.signals import Reloading, Signals, Telling
 from farmsyncd.lb.processes.workforce import Workforce
@@ -36,6 +36,8 @@ def build(options: Options, reactor: Any) -> IService:
     crew: Crew
     farm: Farm | None = None
     sides: list[IService] = []
+    steady: list[IService] = []
+    held: dict[str, Held] = {}
     if config.workers == 1:
         crew = alone = Alone(config, reactor)
         farm = alone.farm
@@ -44,20 +46,22 @@ def build(options: Options, reactor: Any) -> IService:
         crew = Workforce(config, options.told, Path.cwd(), reactor, onlooker)
         if onlooker is not None:
             farm = onlooker.farm
-            sides.append(onlooker)
-    http: HeldEndpoint | None = None
+            steady.append(onlooker)
     listeners: dict[str, Listening] = {}
     if config.http is not None:
         site = HttpSide(crew.status, crew.metrics, crew.ready).site(reactor)
-        http = HeldEndpoint(config.http, reactor)
-        listeners["http"] = Listener(PROGRAM, "HTTP", config.http, http, site)
+        held["http"] = http = HeldEndpoint(config.http, reactor)
+        listeners["http"] = side = Listener(PROGRAM, "HTTP", config.http, http, site)
+        sides.append(side)
     if config.dns is not None and farm is not None:
-        endpoint = dns_endpoint(config, farm, time.monotonic_ns, reactor)
-        listeners["dns"] = Listener(PROGRAM, "DNS", config.dns, endpoint, Factory())
-    sides += [one for one in listeners.values() if isinstance(one, Listener)]
+        held["dns"] = endpoint = dns_endpoint(config, farm, time.monotonic_ns, reactor)
+        listeners["dns"] = side = Listener(PROGRAM, "DNS", config.dns, endpoint, Factory())
+        steady.append(side)
     if config.admin is not None:
-        sides.append(admin_socket(PROGRAM, config.admin, crew.answer, reactor))
-    daemon = Daemon(config, crew, sides, http, reactor, Signals(reactor).impatient, _Leaving(reactor).leave)
+        held["admin"] = door = AdminDoor(PROGRAM, config.admin, crew.answer, reactor)
+        sides.append(door)
+    leaving = _Leaving(reactor)
+    daemon = Daemon(config, crew, sides, steady, held, reactor, Signals(reactor).impatient, leaving.leave)
     daemon.afterwards(*_afterwards(config, daemon, {"listen": daemon, **listeners}, reactor))
     return daemon
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 from pathlib import Path
@@ -13,6 +14,8 @@ from farmsyncd.edges.unixpath import short
 from farmsyncd.errors import BadInput, FarmsyncError, NotAllowed, PeerError, TimedOut, Unavailable
 
 _PATIENCE_S = 30.0
+_TRIES = 3
+"""One that hangs up without a word has just been taken over from: its successor answers. Commands may come twice."""
 _ERRORS: dict[int, type[FarmsyncError]] = {
     one.exit_status: one for one in (BadInput, Unavailable, TimedOut, NotAllowed)
 }
@@ -31,8 +34,10 @@ def ask(path: Path, *words: str) -> Any:
     """What the balancer answers. A FarmsyncError when it is not there, or says no."""
     if any(not word or any(letter.isspace() for letter in word) for word in words):
         raise BadInput(f"expected words without spaces, and found {' '.join(words)!r}")
+    line = " ".join(words)
+    said = next(filter(None, (_exchange(path.absolute(), line) for _ in range(_TRIES))), b"")
     try:
-        answer = json.loads(_exchange(path.absolute(), " ".join(words)))
+        answer = json.loads(said)
     except ValueError:
         raise PeerError(f"expected a balancer's answer on {path}, and something else came") from None
     if isinstance(answer, dict) and "error" in answer:
@@ -45,9 +50,11 @@ def _exchange(path: Path, line: str) -> bytes:
         with socket.socket(socket.AF_UNIX) as connection, short(path) as name:
             connection.settimeout(_PATIENCE_S)
             connection.connect(name)
-            connection.sendall(line.encode() + b"\n")
-            connection.shutdown(socket.SHUT_WR)
-            return b"".join(iter(lambda: connection.recv(1 << 16), b""))
+            with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+                connection.sendall(line.encode() + b"\n")
+                connection.shutdown(socket.SHUT_WR)
+                return b"".join(iter(lambda: connection.recv(1 << 16), b""))
+            return b""
     except TimeoutError:
         raise TimedOut(f"the balancer at {path} did not answer within {_PATIENCE_S:g} s") from None
     except PermissionError:

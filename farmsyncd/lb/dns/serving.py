@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, execute, maybeDeferred
-from twisted.internet.endpoints import serverFromString
-from twisted.internet.error import CannotListenError, ConnectionDone
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
@@ -22,12 +23,16 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from farmsyncd.lb.dns.zone import TCP_MOST, Zone
+from farmsyncd.lb.relaying import binding
 
 CLIENTS = 200
 """So many may be connected by TCP; of more, none is heard."""
 IDLE_S = 10.0
+LAST_S = 2.0
+"""So long may a client's last question be under way when nobody listens any more."""
 LONGEST_QUESTION = 4096
 _TRIES = 20
+_BACKLOG = 50
 
 
 class OverUdp(DatagramProtocol):
@@ -52,15 +57,22 @@ class OverUdp(DatagramProtocol):
 
 
 class OverTcp(Int16StringReceiver):
-    """Answers each message with one. While its answers are not taken, no more questions are."""
+    """Answers each message with one. While its answers are not taken, no more questions are.
+
+    ``clients`` are those who are connected; ``gone`` is called when one is no more.
+    """
 
     _log = Logger()
     MAX_LENGTH = LONGEST_QUESTION
 
-    def __init__(self, zone: Zone, clock: IReactorTime, clients: set[OverTcp]) -> None:
+    def __init__(
+        self, zone: Zone, clock: IReactorTime, clients: set[OverTcp], gone: Callable[[], None] = lambda: None
+    ) -> None:
         self._zone = zone
         self._clock = clock
         self._clients = clients
+        self._gone = gone
+        self._last = False
         self._idle: IDelayedCall | None = None
 
     def connectionMade(self) -> None:  # noqa: N802 - Protocol
@@ -83,12 +95,21 @@ class OverTcp(Int16StringReceiver):
             self.transport.abortConnection()  # type: ignore[union-attr]
             return
         self.sendString(answer)  # type: ignore[no-untyped-call]
-        if self._idle is not None:
+        if self._last:
+            self.transport.loseConnection()  # type: ignore[union-attr]
+        elif self._idle is not None:
             self._idle.reset(IDLE_S)
+
+    def finish(self) -> None:
+        """Answer one question more, which may be under way, and hang up; or when there is none after a while."""
+        self._last = True
+        if self._idle is not None and self._idle.active():
+            self._idle.reset(LAST_S)
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: ARG002, B008, N802 - Protocol
         """It is over."""
         self._clients.discard(self)
+        self._gone()
         if self._idle is not None and self._idle.active():
             self._idle.cancel()
 
@@ -100,89 +121,104 @@ class _TcpFactory(Factory):
         self._zone = zone
         self._clock = clock
         self.clients: set[OverTcp] = set()
+        self._finished: Deferred[None] | None = None
 
     def buildProtocol(self, addr: IAddress | None) -> OverTcp:  # noqa: ARG002, N802 - Factory
         """For one client."""
-        return OverTcp(self._zone, self._clock, self.clients)
+        return OverTcp(self._zone, self._clock, self.clients, self._gone)
+
+    def finish(self) -> Deferred[None]:
+        """Have all clients finish; fires when they are gone."""
+        finished = self._finished = Deferred()
+        for client in list(self.clients):
+            client.finish()
+        self._gone()
+        return finished
+
+    def _gone(self) -> None:
+        finished = self._finished
+        if finished is not None and not self.clients:
+            self._finished = None
+            finished.callback(None)
 
 
-class _Heard:
-    """Has of a reactor what an endpoint asks for to listen by TCP, and remembers where."""
+def both_halves(endpoint: str) -> list[socket.socket]:
+    """Sockets for TCP, which listens, and for UDP, at the place that ``endpoint`` (``tcp:...``, ``tcp6:...``) names.
 
-    def __init__(self) -> None:
-        self.place: tuple[int, str] | None = None
-
-    def listenTCP(  # noqa: N802 - IReactorTCP
-        self,
-        port: int,
-        factory: object,  # noqa: ARG002 - as above
-        backlog: int = 50,  # noqa: ARG002 - as above
-        interface: str = "",
-    ) -> None:
-        """Remember."""
-        self.place = port, interface
-
-
-def place_of(endpoint: str) -> tuple[int, str]:
-    """The port and the interface that ``endpoint`` (``tcp:...`` or ``tcp6:...``) names. Raises ValueError."""
-    heard: Any = _Heard()
-    if endpoint.startswith(("tcp:", "tcp6:")):
-        serverFromString(heard, endpoint).listen(Factory())
-    if heard.place is None:
-        raise ValueError(f"expected a tcp endpoint, which stands for UDP too, found {endpoint!r}")
-    place: tuple[int, str] = heard.place
-    return place
+    Raises OSError.
+    """
+    for left in reversed(range(_TRIES)):
+        tcp = binding.bind(endpoint)
+        udp = socket.socket(tcp.family, socket.SOCK_DGRAM)
+        try:
+            if tcp.family == socket.AF_INET6:
+                only = tcp.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+                udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only)
+            udp.bind(tcp.getsockname())
+            tcp.listen(_BACKLOG)
+        except OSError:  # of a port chosen at random, the other half may be taken
+            tcp.close()
+            udp.close()
+            if not left:
+                raise
+        else:
+            tcp.setblocking(False)
+            udp.setblocking(False)
+            return [tcp, udp]
+    raise AssertionError("unreachable")
 
 
 @implementer(IStreamServerEndpoint)
 class DnsEndpoint:
-    """Listens for questions at ``endpoint``, over TCP, and over UDP on the same port."""
+    """Listens for questions at ``described``, over TCP, and over UDP on the same port.
 
-    def __init__(self, endpoint: str, zone: Zone, reactor: Any) -> None:
-        self._place = place_of(endpoint)
+    The sockets are held until :meth:`release`; see :class:`farmsyncd.lb.processes.held.Held`.
+    """
+
+    def __init__(self, described: str, zone: Zone, reactor: Any) -> None:
+        self.described = described
+        self.held: list[socket.socket] = []
         self._zone = zone
         self._reactor = reactor
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:  # noqa: ARG002, N803 - interface
-        """Bind and start; the factory is not used."""
+        """Start; the factory is not used."""
         return execute(self._listen)
 
+    def release(self, *, passed_on: bool) -> None:  # noqa: ARG002 - a port leaves nothing behind
+        """Hold the sockets no more."""
+        for one in self.held:
+            one.close()
+        self.held = []
+
     def _listen(self) -> IListeningPort:
-        port, interface = self._place
-        for left in reversed(range(1 if port else _TRIES)):
-            factory = _TcpFactory(self._zone, self._reactor)
-            tcp = self._reactor.listenTCP(port, factory, interface=interface)
-            try:
-                udp = self._reactor.listenUDP(
-                    tcp.getHost().port, OverUdp(self._zone), interface, maxPacketSize=LONGEST_QUESTION
-                )
-            except CannotListenError:  # of a port chosen at random, the other half may be taken
-                tcp.stopListening()
-                if not left:
-                    raise
-            else:
-                return _Port(tcp, udp, factory.clients)
-        raise AssertionError("unreachable")
+        if not self.held:
+            self.held = both_halves(self.described)
+        tcp, udp = self.held
+        factory = _TcpFactory(self._zone, self._reactor)
+        return _Port(
+            self._reactor.adoptStreamPort(tcp.fileno(), tcp.family, factory),
+            self._reactor.adoptDatagramPort(udp.fileno(), udp.family, OverUdp(self._zone), LONGEST_QUESTION),
+            factory,
+        )
 
 
 @implementer(IListeningPort)
 class _Port:
     """Both halves."""
 
-    def __init__(self, tcp: Any, udp: Any, clients: set[OverTcp]) -> None:
+    def __init__(self, tcp: Any, udp: Any, factory: _TcpFactory) -> None:
         self._tcp = tcp
         self._udp = udp
-        self._clients = clients
+        self._factory = factory
 
     def startListening(self) -> None:  # noqa: N802 - IListeningPort
         """It does."""
 
     def stopListening(self) -> Deferred[None]:  # noqa: N802 - IListeningPort
-        """Answer nobody any more."""
-        stopped = DeferredList([maybeDeferred(half.stopListening) for half in (self._tcp, self._udp)])
-        for client in list(self._clients):
-            client.transport.abortConnection()  # type: ignore[union-attr]
-        return stopped.addCallback(lambda _: None)
+        """Take nobody in any more; fires when those who are connected have had their answers."""
+        halves = [maybeDeferred(half.stopListening) for half in (self._tcp, self._udp)]
+        return DeferredList([*halves, self._factory.finish()]).addCallback(lambda _: None)
 
     def getHost(self) -> IAddress:  # noqa: N802 - IListeningPort
         """Where it listens."""

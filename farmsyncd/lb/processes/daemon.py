@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.application.service import IService, MultiService, Service
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -20,8 +20,8 @@ from farmsyncd.lb.config import BalancerConfig
 from farmsyncd.lb.processes import sockets
 from farmsyncd.lb.processes.cbpf import Spread
 from farmsyncd.lb.processes.crew import Crew
-from farmsyncd.lb.processes.handover import NAME, Request, Taking
-from farmsyncd.lb.processes.held import HeldEndpoint
+from farmsyncd.lb.processes.handover import NAME, Given, Request, Taking
+from farmsyncd.lb.processes.held import Sides
 from farmsyncd.lb.processes.reshuffle import reshuffle
 from farmsyncd.lb.relaying import binding
 
@@ -31,8 +31,9 @@ _PAUSE_S = 0.1
 
 
 class Daemon(Service):
-    """Serves by ``crew``. ``sides`` run while it does, the HTTP side among them, which listens at ``http``.
+    """Serves by ``crew``. ``sides`` run while it does, and pause for a successor; ``steady`` run until that one runs.
 
+    The sockets in ``held``, by name, are those of some of these, and are passed on.
     ``impatient`` is called when the end begins, with what to do when somebody will not wait for it; ``gone`` ends the
     process with a status.
     """
@@ -44,18 +45,21 @@ class Daemon(Service):
         config: BalancerConfig,
         crew: Crew,
         sides: Sequence[IService],
-        http: HeldEndpoint | None,
+        steady: Sequence[IService],
+        held: Sides,
         reactor: Any,
         impatient: Callable[[Callable[[], None]], None],
         gone: Callable[[int], None],
     ) -> None:
         self._config = config
         self._crew = crew
-        self._sides = MultiService()
-        for side in sides:
-            side.setServiceParent(self._sides)
+        self._sides, self._steady = MultiService(), MultiService()
+        for services, parent in ((sides, self._sides), (steady, self._steady)):
+            for service in services:
+                service.setServiceParent(parent)
         self._last: list[IService] = []
-        self._http = http
+        self._held = held
+        self._shared: frozenset[str] = frozenset()  # those that another balancer has, too
         self._reactor = reactor
         self._impatient = impatient
         self._gone = gone
@@ -63,7 +67,7 @@ class Daemon(Service):
         self._sockets: list[socket.socket] = []
         self._lock: StateLock | None = None
         self._left = False
-        self._own = False  # whether the sockets are nobody else's any more
+        self._own = False  # whether the sockets are nobody else's
         self._fault: Failure | None = None
         self._starting = False
 
@@ -82,6 +86,7 @@ class Daemon(Service):
         with one_line(PROGRAM):
             self._open()
         if self._taking is None:
+            self._steady.privilegedStartService()
             self._sides.privilegedStartService()
 
     def startService(self) -> None:  # noqa: N802 - IService
@@ -109,6 +114,7 @@ class Daemon(Service):
             if not self._taking.switch():
                 self._log.warn("the balancer that was to hand over has died: its clients go on here")
             self._take_state()
+        self._steady.startService()
         self._sides.startService()
         await self._crew.begin()
         for service in self._last:
@@ -137,12 +143,13 @@ class Daemon(Service):
         await finished
         if not self._left:
             await self._sides.stopService()
-            self._close_side()
+            await self._steady.stopService()
+            self._close_sides()
             self._release()
 
     # Handing over
 
-    def offer(self, request: Request) -> list[socket.socket]:
+    def offer(self, request: Request) -> Given:
         """See :class:`Giver`."""
         if request.listen != self._config.listen:
             raise ConfigError(
@@ -155,13 +162,14 @@ class Daemon(Service):
                 "each has a listening socket, and their number cannot change without refusing somebody; "
                 "stop that one first"
             )
-        http = self._http
-        side = [http.held] if http is not None and http.held is not None and request.http == http.described else []
-        return [*self._sockets, *side]
+        alike = {name: one.held for name, one in self._held.items() if request.sides.get(name) == one.described}
+        self._shared = frozenset(name for name, held in alike.items() if held)
+        return Given(self._sockets, {name: alike[name] for name in sorted(self._shared)})
 
     async def _pause(self) -> None:
+        self._own = False
+        await self._sides.stopService()  # first: what was ordered is written down then
         await self._crew.pause()
-        await self._sides.stopService()
         self._release()
 
     def pause(self) -> Deferred[None]:
@@ -173,6 +181,7 @@ class Daemon(Service):
         Deferred.fromCoroutine(self._resume()).addErrback(self._failed)
 
     async def _resume(self) -> None:
+        self._own = True
         await self._crew.resume()
         for left in reversed(range(_TRIES)):
             try:
@@ -186,13 +195,14 @@ class Daemon(Service):
 
     def leave(self) -> None:
         """See :class:`Giver`."""
-        self._left, self._own = True, False
+        self._left = True
         for service in reversed(self._last):
             _ignored(maybeDeferred(service.stopService))
+        stopped = maybeDeferred(self._steady.stopService)
         finished = self._crew.finish(self._config.linger_ns / 1e9)
         self._close()
-        self._close_side()
-        finished.addBoth(lambda _: self._gone(0))
+        self._close_sides()
+        DeferredList([stopped, finished], consumeErrors=True).addBoth(lambda _: self._gone(0))
 
     # Means
 
@@ -203,11 +213,12 @@ class Daemon(Service):
         if config.take_over and config.state is not None:
             self._taking = Taking.connect(config.state / NAME)
         if self._taking is not None:
-            given = self._taking.ask(Request(config.listen, config.workers, config.http))
-            self._sockets = given[: config.workers]
-            for one in given[config.workers :]:
-                assert self._http is not None
-                self._http.held = one
+            wanted = {name: one.described for name, one in self._held.items()}
+            given = self._taking.ask(Request(config.listen, config.workers, wanted))
+            self._sockets = list(given.listening)
+            self._shared = frozenset(given.sides)
+            for name, passed in given.sides.items():
+                self._held[name].held = list(passed)
             return
         try:
             self._sockets = sockets.group(binding.bind(config.listen), config.workers)
@@ -225,9 +236,9 @@ class Daemon(Service):
         sockets.close(self._sockets)
         self._sockets = []
 
-    def _close_side(self) -> None:
-        if self._http is not None:
-            self._http.close()
+    def _close_sides(self) -> None:
+        for name, one in self._held.items():
+            one.release(passed_on=name in self._shared and not self._own)
 
     def _take_state(self) -> None:
         if self._config.state is None:

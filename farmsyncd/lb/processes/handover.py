@@ -2,10 +2,11 @@
 
 ::
 
-    new    {"listen": ENDPOINT, "workers": NUMBER, "http": ENDPOINT}
+    new    {"listen": ENDPOINT, "workers": NUMBER, "sides": {NAME: PLACE, ...}}
                                  before anything of the old one has changed
-    old    {"sockets": NUMBER}   the listening sockets, which come with so many bytes after the line: one for each
-                                 worker, and that of the HTTP side if both have the same
+    old    {"sockets": NUMBER, "sides": {NAME: NUMBER, ...}}
+                                 the listening sockets, which come with so many bytes after the line: one for each
+                                 worker, then those of the sides (http, dns, admin) that both have at the same place
            {"error": TEXT}       or: that cannot be
     new    ready                 it has read its configuration, and what was written down
     old    yours                 nobody is accepted here any more, and all is written down
@@ -19,10 +20,12 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
+import attrs
 import msgspec
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
@@ -45,20 +48,34 @@ class Request(msgspec.Struct, frozen=True):
 
     listen: str
     workers: int
-    http: str | None = None
+    sides: dict[str, str] = {}
 
 
 class Offer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What it gets."""
+    """What it gets: how many sockets, those of the sides among them, which come last and in this order."""
 
     sockets: int = 0
+    sides: dict[str, int] = {}
     error: str = ""
+
+
+@attrs.frozen
+class Given:
+    """The sockets themselves."""
+
+    listening: Sequence[socket.socket]
+    sides: Mapping[str, Sequence[socket.socket]] = attrs.field(factory=dict)
+
+    @property
+    def all(self) -> list[socket.socket]:
+        """In the order in which they are passed."""
+        return [*self.listening, *(one for side in self.sides.values() for one in side)]
 
 
 class Giver(Protocol):
     """The old balancer."""
 
-    def offer(self, request: Request) -> list[socket.socket]:
+    def offer(self, request: Request) -> Given:
         """Its listening sockets. ConfigError when they are of no use for that."""
 
     def pause(self) -> Deferred[None]:
@@ -103,10 +120,11 @@ class Giving(LineOnlyReceiver):
             self.transport.loseConnection()  # type: ignore[union-attr]
             return
         self._log.info("another balancer wants to take over")
-        self._say(Offer(sockets=len(given)))
-        for one in given:
+        every = given.all
+        self._say(Offer(sockets=len(every), sides={name: len(side) for name, side in given.sides.items()}))
+        for one in every:
             self.transport.sendFileDescriptor(one.fileno())  # type: ignore[union-attr]
-        self.transport.write(b"*" * len(given))  # type: ignore[union-attr]
+        self.transport.write(b"*" * len(every))  # type: ignore[union-attr]
         self._step = self._pause
 
     def _pause(self, _: bytes) -> None:
@@ -186,7 +204,7 @@ class Taking:
             raise ConfigError(f"expected to take over by {path}: {error.strerror}; run as the same user") from None
         return cls(channel)
 
-    def ask(self, request: Request) -> list[socket.socket]:
+    def ask(self, request: Request) -> Given:
         """The listening sockets. ConfigError when the old one does not give them, Unavailable when it hangs up."""
         try:
             self._channel.sendall(msgspec.json.encode(request) + b"\n")
@@ -200,7 +218,9 @@ class Taking:
             self.close()
             raise ConfigError(offer.error)
         passed, self._passed = self._passed, []
-        return passed
+        cut = len(passed) - sum(offer.sides.values())
+        rest = iter(passed[cut:])
+        return Given(passed[:cut], {name: list(islice(rest, count)) for name, count in offer.sides.items()})
 
     def switch(self) -> bool:
         """Have the old one stop accepting; whether it is still there. Unavailable when it does not answer."""
