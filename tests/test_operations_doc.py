@@ -81,8 +81,9 @@ def test_the_metrics_that_are_listed_are_those_of_the_daemons(daemons: Daemons) 
         "farmsync-lb", "--listen", LOCAL, "--http", LOCAL, "--node", "web-1=127.0.0.1:1", state=False
     )
     node = daemons.start(
-        "farmsync-node", "--data", data.address("listen"), "--http", LOCAL, "--name", "web-1", "--dataset", "shop"
-    )
+        "farmsync-node", "--data", data.address("listen"), "--http", LOCAL, "--name", "web-1", "--dataset", "shop",
+        "--wsgi", "wsgiref.simple_server:demo_app", "--sessions", "sqlite:///sessions.db",
+    )  # fmt: skip
 
     def shown(address: str) -> set[str]:
         """The daemon's metrics, those that have no samples yet included."""

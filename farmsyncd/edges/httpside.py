@@ -1,6 +1,7 @@
 """A daemon's HTTP side: ``/status``, ``/metrics``, ``/ready``, and whatever else the daemon serves.
 
-It reads and never changes anything: only GET and HEAD are answered, and a request's body goes nowhere.
+It reads and never changes anything: only GET and HEAD are answered, and a request's body goes nowhere. Other methods
+are for the application that a node may serve beside.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ class HttpSide(Resource):
 
     def site(self, reactor: IReactorTime) -> Site:
         """The factory to listen with; ``reactor`` ends connections that idle."""
-        return _Site(self, reactor)
+        return SideSite(self, reactor)
 
 
 def _readiness(good: bool, reason: str) -> Answer:
@@ -133,13 +134,18 @@ class _Nowhere(io.BytesIO):
         return len(data) if isinstance(data, bytes) else 0
 
 
-class _Site(Site):
-    """A site that only reads, says no more about itself than it must, and writes no line per request."""
+class SideSite(Site):
+    """A site that says no more about itself than it must, and writes no line per request.
+
+    It only reads: other methods reach nothing but resources with a true attribute ``takes_all_methods``.
+    """
 
     noisy = False
 
-    def __init__(self, root: HttpSide, reactor: IReactorTime) -> None:
-        super().__init__(root, timeout=_IDLE_S, reactor=reactor)  # type: ignore[no-untyped-call]
+    def __init__(self, root: HttpSide, reactor: IReactorTime, requests: type[ServedRequest] = ServedRequest) -> None:
+        super().__init__(  # type: ignore[no-untyped-call]
+            root, requests, timeout=_IDLE_S, reactor=reactor, parsePOSTFormSubmission=False
+        )
 
     def getContentFile(self, length: int | None) -> io.BytesIO:  # noqa: ARG002, N802 - twisted.web's name
         """Where a request's body goes."""
@@ -149,10 +155,10 @@ class _Site(Site):
         """What answers ``request``."""
         request.setHeader(b"server", b"farmsync")
         request.setHeader(b"x-content-type-options", b"nosniff")
-        if request.method not in _READS:
+        found: IResource = super().getResourceFor(request)  # type: ignore[no-untyped-call]
+        if request.method not in _READS and not getattr(found, "takes_all_methods", False):
             request.setHeader(b"allow", b"GET, HEAD")
             return plain(405, "This side only reads: use GET or HEAD.")
-        found: IResource = super().getResourceFor(request)  # type: ignore[no-untyped-call]
         return found
 
     def log(self, request: Request) -> None:

@@ -167,6 +167,14 @@ class Node(Service):
         """All replicas, by name."""
         return list(self.replicas.items())
 
+    def datasets(self) -> tuple[str, ...]:
+        """The names of all datasets: those that are configured first, in their order."""
+        return tuple(dict.fromkeys((*self.config.dataset, *sorted(self.replicas))))
+
+    def follows(self, dataset: str) -> bool:
+        """Whether the dataset is one of this node's."""
+        return dataset in self.replicas or dataset in self.config.dataset
+
     def shelf(self, dataset: str) -> Shelf | None:
         """What of a dataset can be served."""
         replica = self.replicas.get(dataset)

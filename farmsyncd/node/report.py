@@ -10,18 +10,20 @@ from prometheus_client.registry import Collector
 
 from farmsyncd.core.messages.schedule import NODE_STATES
 from farmsyncd.core.standing import Turn
+from farmsyncd.node.application import counting
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from farmsyncd.core.farmtime import Estimate
+    from farmsyncd.node.application.service import ApplicationService
     from farmsyncd.node.node import Node
     from farmsyncd.node.replica import Replica
     from farmsyncd.node.staging.stager import Brought
 
 
-def status(node: Node) -> dict[str, object]:
-    """The node and its datasets; times are farm time in nanoseconds."""
+def status(node: Node, application: ApplicationService | None = None) -> dict[str, object]:
+    """The node, its datasets and its application; times are farm time in nanoseconds."""
     now_ns = node.clock.now_ns()
     estimate = node.timekeeper.estimate()
     return {
@@ -36,6 +38,7 @@ def status(node: Node) -> dict[str, object]:
         "staged_versions": node.stager.totals.versions,
         "staged_bytes": node.stager.totals.bytes_received,
         "last_staging": _last_staging(node.stager.totals.last, estimate),
+        "application": None if application is None else counting.status(application),
     }
 
 
@@ -86,16 +89,17 @@ def ready(node: Node) -> tuple[bool, str]:
     return True, "ready"
 
 
-def metrics(node: Node) -> str:
+def metrics(node: Node, application: ApplicationService | None = None) -> str:
     """The same in Prometheus's text format."""
     registry = CollectorRegistry()
-    registry.register(_Metrics(node))
+    registry.register(_Metrics(node, application))
     return generate_latest(registry).decode()
 
 
 class _Metrics(Collector):
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, application: ApplicationService | None) -> None:
         self._node = node
+        self._application = application
 
     def collect(self) -> Iterable[Metric]:
         yield from self._clock()
@@ -103,6 +107,8 @@ class _Metrics(Collector):
         totals = self._node.stager.totals
         yield CounterMetricFamily("farmsync_node_staged_versions", "Versions brought in", value=totals.versions)
         yield CounterMetricFamily("farmsync_node_staged_bytes", "Bytes received to stage", value=totals.bytes_received)
+        if self._application is not None:
+            yield from counting.metrics(self._application)
 
     def _clock(self) -> Iterable[Metric]:
         connected = float(self._node.follower.connected)

@@ -10,6 +10,7 @@ from typing import Any
 from twisted.application.service import IService, MultiService, Service
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import clientFromString, serverFromString
+from twisted.internet.interfaces import IProtocolFactory
 
 from farmsyncd.core.skew import Skew
 from farmsyncd.edges import statelock
@@ -19,6 +20,8 @@ from farmsyncd.edges.options import DaemonOptions
 from farmsyncd.edges.startup import one_line
 from farmsyncd.edges.timing.clocks import LocalClock, RawClock, SkewedClock
 from farmsyncd.node.agentcheck import AgentFactory, answer
+from farmsyncd.node.application.service import ApplicationService
+from farmsyncd.node.application.side import ApplicationResource, ApplicationSide, ApplicationSite
 from farmsyncd.node.config import NodeConfig
 from farmsyncd.node.node import Node
 from farmsyncd.node.report import metrics, ready, status
@@ -83,15 +86,33 @@ def build(config: NodeConfig, reactor: Any) -> MultiService:
     )
     whole = _Whole(held)
     listeners: dict[str, Listener] = {}
+    application = None
+    if config.wsgi is not None:
+        application = ApplicationService(PROGRAM, config, reactor, node.datasets)
     if config.http is not None:
-        side = HttpSide(lambda: status(node), lambda: metrics(node), lambda: ready(node), ServingResource(node))
         endpoint = serverFromString(reactor, config.http)
-        listeners["http"] = Listener(PROGRAM, "the HTTP side", config.http, endpoint, side.site(reactor))
+        site = _side(node, application, reactor)
+        listeners["http"] = Listener(PROGRAM, "the HTTP side", config.http, endpoint, site)
     if config.agent is not None:
         agents = AgentFactory(lambda: answer(node, config.stale_after_ns), reactor)
         endpoint = serverFromString(reactor, config.agent)
         listeners["agent"] = Listener(PROGRAM, "the agent for HAProxy", config.agent, endpoint, agents)
     parts: list[Service] = [node, *listeners.values(), AddressBook(config.addresses_file, listeners)]
+    if application is not None:
+        parts.insert(0, application)
     for part in parts:
         part.setServiceParent(whole)
     return whole
+
+
+def _side(node: Node, application: ApplicationService | None, reactor: Any) -> IProtocolFactory:
+    """What the node's HTTP side listens with."""
+    pages = (lambda: status(node, application), lambda: metrics(node, application), lambda: ready(node))
+    data = ServingResource(node)
+    if application is None:
+        return HttpSide(*pages, data).site(reactor)
+    side = ApplicationSide(*pages, data, ApplicationResource(application.begin), node.follows)
+    limits = node.config.application
+    site = ApplicationSite(side, reactor, limits.body_limit_bytes, limits.body_in_memory_bytes)
+    application.serve_at(site)
+    return site.factory
