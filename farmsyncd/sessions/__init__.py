@@ -6,7 +6,7 @@
 
 ==============  ====================================================================================================
 ``engine``      Sessions: open, commit, change; what an application's process has one of
-``session``     Session: what the application holds during a request
+``session``     Session: what the application holds during a request; ``view``, its state and the changes to it
 ``exchange``    one request: ``Cookie`` header, session, ``Set-Cookie`` headers; every framework's layer uses it
 ``copies``      what a session is: a copy that can be trusted, or what the database says
 ``cache``       the copies, bounded

@@ -12,7 +12,7 @@ from collections import OrderedDict
 
 import attrs
 
-OVERHEAD_BYTES = 560  # what a copy costs beside its state: the object, its numbers, its digest and its place; measured
+OVERHEAD_BYTES = 480  # what a copy costs beside its state: the object, its numbers, its digest and its place; measured
 _REMEMBERED_ENDS = 1024
 
 
@@ -116,3 +116,8 @@ class SessionCache:
             self._ends.move_to_end(digest)
             if len(self._ends) > _REMEMBERED_ENDS:
                 _digest, self._floor = self._ends.popitem(last=False)
+
+
+def short(digest: bytes) -> str:
+    """What logs know a session by."""
+    return digest.hex()[:12]

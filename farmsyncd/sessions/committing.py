@@ -19,11 +19,12 @@ from farmsyncd.core.session.encoding import Encoded, check_size, join, largest, 
 from farmsyncd.core.session.faults import SessionClosed, SessionConflict, SessionGone, StoreUnavailable
 from farmsyncd.core.session.merging import merge
 from farmsyncd.core.session.token import Token
-from farmsyncd.sessions.cache import Copy
+from farmsyncd.sessions.cache import Copy, short
 from farmsyncd.sessions.copies import Copies
 from farmsyncd.sessions.session import Session
 from farmsyncd.sessions.settings import SessionSettings
-from farmsyncd.sessions.stores.base import Lifetime, Row
+from farmsyncd.sessions.stores.base import CENTURY_US, Lifetime, Row
+from farmsyncd.sessions.view import Changes
 
 log = logging.getLogger("farmsync.sessions")
 
@@ -31,7 +32,9 @@ _ROUNDS = 5  # of merging, before a commit gives up
 _TURNS = 64
 _PAUSE_S = 0.002
 
-Changes = Mapping[str, Encoded | None]
+
+def _us(seconds: float) -> int:
+    return CENTURY_US if seconds * 1e6 >= CENTURY_US else round(seconds * 1e6)
 
 
 class Committing:
@@ -42,7 +45,7 @@ class Committing:
     ) -> None:
         self._copies = copies
         self._settings = settings
-        self._life = Lifetime(round(settings.idle_s * 1e6), round(settings.absolute_s * 1e6))
+        self._life = Lifetime(_us(settings.idle_s), _us(settings.absolute_s))
         self._fresh_id = fresh_id
         self._pause = pause
         self.renew()
@@ -64,7 +67,7 @@ class Committing:
         if not session.opened:
             return
         try:
-            changes = session.changes()
+            changes = session.view.changes()
             if session.row is None:
                 self._begin_anew(session, changes, even_empty)
             elif changes or session.rotating:
@@ -77,7 +80,7 @@ class Committing:
 
     def _begin_anew(self, session: Session, changes: Changes, even_empty: bool) -> None:
         parts = merge({}, changes, {})
-        state = self._state(parts, b"")  # may raise: before anything is ended
+        state = self._state(parts, None)  # may raise: before anything is ended
         if session.ending is not None:
             with self._copies.writing(session.ending.digest):
                 self._copies.store.delete(session.ending.digest)
@@ -88,14 +91,14 @@ class Committing:
             with self._copies.asking(token.digest) as question:
                 written = self._copies.store.create(token.digest, state, self._life)
             copy = self._copies.keep(question, question.copy(written.version, state, written))
-            session.stored(token.id, copy, changes, theirs=False)
+            session.stored(token.id, copy, changes)
 
     def _replace(self, session: Session, row: Copy, changes: Changes) -> None:
-        base, latest = session.parts(), self._copies.newest(row)
+        base, latest = session.view.parts(), self._copies.newest(row)
         with ExitStack() as turn:
             for attempt in range(_ROUNDS + 1):
                 theirs = base if latest is row else split(latest.state)
-                state = self._state(merge(base, changes, theirs), row.state)
+                state = self._state(merge(base, changes, theirs), row)
                 answer = self._write(session, latest, state, changes, merged=latest is not row)
                 if answer is None:
                     return
@@ -108,7 +111,7 @@ class Committing:
 
     def _write(self, session: Session, over: Copy, state: bytes, changes: Changes, *, merged: bool) -> Copy | None:
         """None when it was written, else what another request has left."""
-        token_id = session.token_id
+        session_id = session.id
         new = Token(self._fresh_id(), over.version + 1) if session.rotating else None
         store, old = self._copies.store, over.digest
         with self._copies.writing(old) as question:
@@ -122,13 +125,13 @@ class Committing:
         if isinstance(answer, Row):
             return self._copies.keep(question, question.copy(answer.version, answer.state, answer))
         if new is not None:
-            token_id = new.id
+            session_id = new.id
             question = attrs.evolve(question, digest=new.digest, seen=None)
             self._copies.cache.forget(old)
         copy = self._copies.keep(question, question.copy(answer.version, state, answer))
         if merged:
             self._copies.count("merges")
-        session.stored(token_id, copy, changes, theirs=merged)
+        session.stored(session_id, copy, changes, merged=merged)
         return None
 
     def _touch_is_due(self, row: Copy) -> bool:
@@ -149,11 +152,14 @@ class Committing:
             self._copies.keep(question, question.copy(answer.version, answer.state, answer))
         else:
             copy = self._copies.keep(question, question.copy(answer.version, row.state, answer))
-            session.stored(session.token_id, copy, {}, theirs=False)
+            session.stored(session.id, copy, {})
 
-    def _state(self, parts: Mapping[str, Encoded], before: bytes) -> bytes:
+    def _state(self, parts: Mapping[str, Encoded], before: Copy | None) -> bytes:
         state = join(parts)
         check_size(state, self._settings.limit_bytes)
-        if len(before) < self._settings.warn_bytes <= len(state):
-            log.warning("a session has become %d bytes large; its largest keys are %s", len(state), largest(state))
+        if len(state) >= self._settings.warn_bytes and (
+            before is None or len(before.state) < self._settings.warn_bytes
+        ):
+            name = "a new session" if before is None else f"session {short(before.digest)}"
+            log.warning("%s has become %d bytes large; its largest keys are %s", name, len(state), largest(state))
         return state

@@ -19,9 +19,10 @@ import attrs
 
 from farmsyncd.core.session.faults import StoreUnavailable
 from farmsyncd.core.session.token import Token
-from farmsyncd.sessions.cache import Copy, SessionCache
+from farmsyncd.sessions.cache import Copy, SessionCache, short
 from farmsyncd.sessions.settings import SessionSettings
 from farmsyncd.sessions.stores.base import Row, Same, Store, Written
+from farmsyncd.sessions.sweeping import Sweeping
 
 log = logging.getLogger("farmsync.sessions")
 
@@ -57,9 +58,10 @@ class Question:
 class Copies:
     """The copies that this process has, and the way to the database. May be used from any thread."""
 
-    def __init__(self, store: Store, settings: SessionSettings, clock: Callable[[], float]) -> None:
+    def __init__(self, store: Store, settings: SessionSettings, clock: Callable[[], float], sweeping: Sweeping) -> None:
         self.store = store
         self.clock = clock
+        self._sweeping = sweeping
         self.cache = SessionCache(settings.cache_entries, settings.cache_bytes)
         self._revalidate_after_s = settings.revalidate_after_s
         self._idle_s = settings.idle_s
@@ -68,19 +70,23 @@ class Copies:
         self.renew()
 
     def renew(self) -> None:
-        """In a process that was just forked: begin without copies, since the store's generations begin anew too."""
+        """In a process that was just forked: a lock may be held by a thread that is not here.
+
+        There are no copies at first: the store's connection is another one, whose generations begin anew.
+        """
         self._lock = threading.Lock()
+        self._started = False
         self.cache.renew()
+        self._sweeping.renew()
 
     def trusted(self, token: Token) -> Copy | None:
         """A copy that can be shown without asking the database."""
         copy = self.cache.get(token.digest)
         if copy is not None and copy.version >= token.version and (now := self.clock()) < copy.until_s:
             generation = self.store.generation()
-            if generation is None:
-                if now - copy.checked_s < self._revalidate_after_s:
-                    return copy
-            elif generation == copy.generation:
+            if generation == copy.generation and (
+                generation is not None or now - copy.checked_s < self._revalidate_after_s
+            ):
                 return copy
         self.count("untrusted")
         return None
@@ -120,17 +126,17 @@ class Copies:
     @contextmanager
     def asking(self, digest: bytes) -> Iterator[Question]:
         """Around each use of the database, which is said to be away, or back, in the log."""
+        if not self._started:
+            self._start()
         ticket, seen = self.cache.ticket(), self.cache.peek(digest)
         question = Question(digest, seen, ticket, self.clock(), self.store.generation(), self._idle_s)
         try:
             yield question
         except StoreUnavailable as error:
-            if not self._away:
-                self._away = True
+            if self._turned(away=True):
                 log.warning("the sessions' database is away: %s", error)
             raise
-        if self._away:
-            self._away = False
+        if self._away and self._turned(away=False):
             log.warning("the sessions' database is back")
 
     @contextmanager
@@ -143,6 +149,20 @@ class Copies:
             self.cache.forget(digest)
             raise
 
+    def _start(self) -> None:
+        """With the first use of the database, and not before: until then the process may fork."""
+        with self._lock:
+            if self._started:
+                return
+            self._started = True
+        self.store.listen(self.cache.forget)
+        self._sweeping.begin()
+
+    def _turned(self, *, away: bool) -> bool:
+        with self._lock:
+            turned, self._away = self._away != away, away
+        return turned
+
     def count(self, what: str) -> None:
         """One more."""
         with self._lock:
@@ -152,8 +172,3 @@ class Copies:
         """How many there were of each."""
         with self._lock:
             return Counter(self._counts)
-
-
-def short(digest: bytes) -> str:
-    """What logs know a session by."""
-    return digest.hex()[:12]

@@ -50,10 +50,9 @@ class Sessions:
     ) -> None:
         self.settings = settings = SessionSettings() if settings is None else settings
         self.store = store
-        self._copies = Copies(store, settings, clock)
-        self._committing = Committing(self._copies, settings, lambda: new_id(entropy(ENTROPY_BYTES)), pause)
         self._sweeping = Sweeping(store, settings.sweep_every_s)
-        self._started = False
+        self._copies = Copies(store, settings, clock, self._sweeping)
+        self._committing = Committing(self._copies, settings, lambda: new_id(entropy(ENTROPY_BYTES)), pause)
         mine = weakref.ref(self)
         os.register_at_fork(after_in_child=lambda: _renew(mine()))
         weakref.finalize(self, self._sweeping.tell_to_stop)
@@ -114,8 +113,6 @@ class Sessions:
 
         With ``even_empty``, a new session that nothing was put into gets a row as well.
         """
-        if self._committing.needed(session) or even_empty:
-            self._start()
         self._committing.commit(session, even_empty=even_empty)
 
     def commit_asks(self, session: Session) -> bool:
@@ -165,21 +162,11 @@ class Sessions:
         """In a process that was just forked: locks may be held by threads that are not there, and no thread runs."""
         self._copies.renew()
         self._committing.renew()
-        self._sweeping.renew()
-        self._started = False
 
     def _ask(self, token: Token | None) -> Opened:
         if token is None:
             return _NEW
-        self._start()
         return token, self._copies.read(token)
-
-    def _start(self) -> None:
-        """With the first use of the database in this process, and not before: the process may fork till then."""
-        if not self._started:
-            self._started = True
-            self.store.listen(self._copies.cache.forget)
-            self._sweeping.begin()
 
 
 _NEW: Opened = (None, None)

@@ -18,6 +18,7 @@ from farmsyncd.core.session.faults import (
     SessionGone,
     StoreUnavailable,
 )
+from farmsyncd.core.session.token import Token
 from farmsyncd.errors import FarmsyncError
 from farmsyncd.sessions.engine import Sessions
 from farmsyncd.sessions.session import Opened, Session
@@ -113,14 +114,16 @@ class Exchange:
         session = self.session
         if not (session.opened and session.accessed):
             return []
-        seen, shown = self.presented, session.token
-        if shown is None:
+        seen, row = self.presented, session.row
+        if row is None:
             return delete_cookies(self._cookies, self._secure, seen) if session.destroyed else []
+        if not session.own_writes and seen.token is not None and row.version <= seen.token.version:
+            return []  # most responses
         return set_cookies(
             self._cookies,
             self._secure,
             seen,
-            shown,
+            Token(session.id, row.version),
             own_writes=session.own_writes,
             life_s=self._sessions.cookie_life_s(session) if self.permanent else None,
             marker_s=self._sessions.marker_life_s(),
