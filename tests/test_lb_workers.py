@@ -144,6 +144,23 @@ def test_workers_answer_and_are_steered_as_one_and_a_new_one_knows_the_orders(da
         assert set(homes_of(port_of(balancer), [f"127.0.3.{one}" for one in range(1, 9)]).values()) == {"b"}
 
 
+def test_orders_outlive_all_workers_also_when_nothing_is_written_down(daemons: Daemons, tmp_path: Path) -> None:
+    with quick_nodes("abc") as nodes:
+        balancer = Balancer(daemons, *nodes, "--workers", "2", "--admin", str(tmp_path / "lb" / "admin"))
+        command(balancer, "drain", "a")
+        command(balancer, "maint", "b")
+        command(balancer, "ready", "b")
+        with pytest.raises(BadInput, match="expected a node of this farm"):
+            command(balancer, "maint", "nobody")
+        before = pids(balancer)
+        for pid in before.values():
+            os.kill(pid, signal.SIGKILL)
+        eventually(lambda: len(found := pids(balancer)) == 2 and not set(found.values()) & set(before.values()))
+        wanted = {"a": "drain", "b": "ready", "c": "ready"}
+        eventually(lambda: {one["name"]: one["order"] for one in command(balancer, "nodes")["nodes"]} == wanted)
+        assert set(homes_of(port_of(balancer)).values()) == {"b", "c"}
+
+
 def test_workers_leave_when_their_supervisor_dies_and_another_number_of_them_knows_all_sources(
     daemons: Daemons, tmp_path: Path
 ) -> None:

@@ -12,6 +12,10 @@ import attrs
 from farmsyncd.errors import ConfigError
 
 
+class InUse(ConfigError):
+    """Another process has the state directory."""
+
+
 @attrs.define
 class StateLock:
     """A state directory that is this process's own until :meth:`release`, or until the process ends."""
@@ -31,7 +35,7 @@ class StateLock:
 def lock(state: Path, what: str) -> StateLock:
     """Take the directory ``state`` for ``what`` (the program's name), making the directory if it is not there.
 
-    Raises ConfigError when another process has it, or when it cannot be made or written.
+    Raises InUse when another process has it, and ConfigError when it cannot be made or written.
     """
     path = state / "lock"
     try:
@@ -47,7 +51,7 @@ def lock(state: Path, what: str) -> StateLock:
     except BlockingIOError:
         holder = _holder(descriptor)
         os.close(descriptor)
-        raise ConfigError(
+        raise InUse(
             f"expected the state directory {state} to be free, and {holder} is using it; "
             "stop that one first, or name another directory with --state"
         ) from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from farmsyncd.core.eligibility import Order
@@ -14,7 +14,7 @@ Json = dict[str, Any]
 MANY = 100
 """So many sources are told when nobody says how many."""
 _MOST = 100_000
-_ORDERS = {"drain": Order.DRAIN, "ready": Order.READY, "maint": Order.MAINT}
+ORDERS: Mapping[str, Order] = {"drain": Order.DRAIN, "ready": Order.READY, "maint": Order.MAINT}
 
 
 class Steering:
@@ -46,8 +46,8 @@ class Steering:
                 return self._sources(count)
             case ["explain", source]:
                 return self._explain(source)
-            case [verb, name] if verb in _ORDERS:
-                return self._order(name, _ORDERS[verb])
+            case [verb, name] if verb in ORDERS:
+                return self._order(name, ORDERS[verb])
         raise BadInput(
             "expected one of: status, nodes, sources [COUNT], explain SOURCE, drain NODE, ready NODE, maint NODE; "
             f"and found {' '.join(words)[:80]!r}"

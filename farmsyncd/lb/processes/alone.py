@@ -10,6 +10,7 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
 
+from farmsyncd.core.eligibility import Order
 from farmsyncd.lb.balancing import balancing
 from farmsyncd.lb.config import BalancerConfig
 from farmsyncd.lb.farm import Farm
@@ -47,13 +48,15 @@ class Alone:
         self._recall()
         return succeed(None)
 
-    def begin(self) -> Deferred[None]:
-        """See :class:`Crew`."""
+    def begin(self, orders: Mapping[str, str] | None = None) -> Deferred[None]:
+        """See :class:`Crew`. ``orders`` are what the operator wants of nodes, where that is known better than here."""
         assert self._front is not None
         if self._memory is not None and self._notes is not None:
             self._memory.catch_up()
             self._notes.load()
             self._run(self._memory, self._notes)
+        for name, order in (orders or {}).items():
+            self._parts.mind.dispatcher.command(name, Order(order))
         self._run(*self._parts.services)
         self._front.start()
         self._begun = True

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from farmsyncd.edges.listening import spelled
 from farmsyncd.edges.startup import one_line
-from farmsyncd.edges.statelock import StateLock, lock
+from farmsyncd.edges.statelock import InUse, StateLock, lock
 from farmsyncd.errors import ConfigError, FarmsyncError
 from farmsyncd.lb.config import BalancerConfig
 from farmsyncd.lb.processes import sockets
@@ -245,8 +245,8 @@ class Daemon(Service):
             return
         try:
             self._lock = lock(self._config.state, PROGRAM)
-        except ConfigError as error:
-            raise ConfigError(f"{error}, or take over from it with --take-over") from None
+        except InUse as error:
+            raise InUse(f"{error}, or take over from it with --take-over") from None
 
     def _release(self) -> None:
         if self._lock is not None:

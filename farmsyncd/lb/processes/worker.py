@@ -44,11 +44,13 @@ class Worker:
         match verb:
             case "prepare":
                 return crew.prepare([self._listener])
+            case "begin":
+                return crew.begin(*arguments)
             case "finish":
                 return self._finish(*arguments)
             case "answer":
                 return crew.answer(*arguments)
-        assert verb in {"begin", "pause", "resume", "status", "metrics", "ready"}
+        assert verb in {"pause", "resume", "status", "metrics", "ready"}
         return getattr(crew, verb)()
 
     def abandoned(self) -> None:

@@ -29,7 +29,7 @@ from farmsyncd.lb.processes.cbpf import Spread
 from farmsyncd.lb.processes.lines import Lines
 from farmsyncd.lb.processes.onlooker import Onlooker
 from farmsyncd.lb.processes.worker import HEARS, LISTENS, SAYS
-from farmsyncd.lb.steering import MANY
+from farmsyncd.lb.steering import MANY, ORDERS
 
 _COMMAND = (sys.executable, "-P", "-m", "farmsyncd.lb.processes.worker")
 _SHORTEST_S, _LONGEST_S = 0.1, 10.0
@@ -87,6 +87,7 @@ class Workforce:
         self._onlooker = onlooker
         self._sockets: Sequence[Any] = ()
         self._workers: dict[int, _Process] = {}
+        self._orders: dict[str, str] = {}
         self._serving = False
         self._finishing = False
         self._restarts: dict[int, IDelayedCall] = {}
@@ -101,7 +102,7 @@ class Workforce:
     def begin(self) -> Deferred[None]:
         """See :class:`Crew`."""
         self.spread.attach(self._sockets[0])
-        return self._all_serve("begin")
+        return self._all_serve("begin", self._orders)
 
     def pause(self) -> Deferred[None]:
         """See :class:`Crew`. One that is dead has nothing to say any more."""
@@ -141,9 +142,7 @@ class Workforce:
                 return found.addCallback(lambda found: shares.sources_of_all(_said(found), count))
             case ["explain", source]:
                 return self._explain(source)
-        if self._onlooker is not None:
-            self._onlooker.told(words)
-        return self._ask_all("answer", words).addCallback(lambda found: shares.order_of_all(_said(found)))
+        return self._order(words)
 
     def status(self) -> Any:
         """See :class:`Crew`."""
@@ -178,6 +177,32 @@ class Workforce:
         found = gatherResults(asked, consumeErrors=True)
         return found.addErrback(_first).addCallback(lambda parts: [one for part in parts for one in part])
 
+    def _order(self, words: Sequence[str]) -> Any:
+        """An order, or nonsense. Who dies now, or is just being started, is told of it when it begins."""
+        if not self._workers:
+            raise Gone(f"{shares.NOBODY}; try again in a moment")
+        if self._onlooker is not None:
+            self._onlooker.told(words)
+        asked = self._ask_all("answer", words)
+        match list(words):
+            case [verb, name] if verb in ORDERS:
+                before = self._orders.get(name)
+                self._orders[name] = ORDERS[verb].value
+                asked.addErrback(self._take_back, name, before)
+        return asked.addCallback(self._ordered)
+
+    def _ordered(self, found: Sequence[tuple[int, Any]]) -> Any:
+        if not found:
+            raise Gone(f"{shares.NOBODY}; they will be told")
+        return shares.order_of_all(_said(found))
+
+    def _take_back(self, failure: Failure, name: str, before: str | None) -> Failure:
+        """The order was none: what held before holds."""
+        del self._orders[name]
+        if before is not None:
+            self._orders[name] = before
+        return failure
+
     def _explain(self, source: str) -> Any:
         try:
             key = source_of(source.partition("/")[0], self._config.prefix_ipv4, self._config.prefix_ipv6)
@@ -189,10 +214,10 @@ class Workforce:
         asked = self._workers[number].asker.ask("answer", ["explain", source])
         return asked.addCallback(lambda answer: {**answer, "worker": number})
 
-    def _all_serve(self, verb: str) -> Deferred[None]:
+    def _all_serve(self, verb: str, *arguments: object) -> Deferred[None]:
         """Who has died meanwhile, or dies now, is replaced."""
         self._serving = True
-        asked = [one.asker.ask(verb).addErrback(lambda failure: failure.trap(Gone)) for one in self._there()]
+        asked = [one.asker.ask(verb, *arguments).addErrback(lambda one: one.trap(Gone)) for one in self._there()]
         for number in set(range(self._config.workers)) - set(self._workers):
             self._restart(number)
         return _all(asked)
@@ -217,7 +242,7 @@ class Workforce:
         self._restarts.pop(number, None)
         prepared = self._prepared(number)
         one = self._workers[number]
-        prepared.addCallback(lambda _: one.asker.ask("begin") if self._serving else None)
+        prepared.addCallback(lambda _: one.asker.ask("begin", self._orders) if self._serving else None)
         prepared.addErrback(self._give_up, one)
 
     def _give_up(self, failure: Failure, one: _Process) -> None:
