@@ -16,7 +16,6 @@ from farmsyncd.core.session.cookies import (
     delete_cookies,
     marker,
     marker_life_s,
-    marker_value,
     presented,
     set_cookie,
     set_cookies,
@@ -29,7 +28,7 @@ from tests.browser import Browser
 PLAIN = CookieSettings()
 ID, OTHER_ID = new_id(bytes(32)), new_id(bytes(range(32)))
 TOKEN = Token(ID, 5)
-MARK = marker_value(TOKEN)
+MARK = TOKEN.digest.hex()[:8]
 
 
 def read(header: str | None, choices: CookieSettings = PLAIN, secure: bool = False) -> Presented:
@@ -83,24 +82,26 @@ def test_of_two_cookies_of_our_name_the_first_that_can_be_ours_counts() -> None:
 
 
 def test_markers_raise_the_version_of_their_own_session_only() -> None:
-    others = marker_value(Token(OTHER_ID, 1))
-    header = f"farmsync-v7={MARK}; farmsync={TOKEN.spell()}; farmsync-v3={MARK}; farmsync-v12={others}"
+    others = Token(OTHER_ID, 1).digest.hex()[:8]
+    header = f"farmsync-v7-{MARK}=1; farmsync={TOKEN.spell()}; farmsync-v3-{MARK}=1; farmsync-v12-{others}=1"
     assert read(header) == Presented(Token(ID, 7), (3, 7))
-    assert read(f"farmsync-v3={MARK}; farmsync={TOKEN.spell()}") == Presented(TOKEN, (3,))
-    assert read(f"farmsync-v7={MARK}") is NOTHING
+    assert read(f"farmsync-v3-{MARK}=1; farmsync={TOKEN.spell()}") == Presented(TOKEN, (3,))
+    assert read(f"farmsync-v7-{MARK}=1") is NOTHING
 
 
 @pytest.mark.parametrize(
     "marked",
     [
-        f"farmsync-v0={MARK}",
-        f"farmsync-v07={MARK}",
-        f"farmsync-v{HIGHEST_VERSION + 1}={MARK}",
-        f"farmsync-v{10**30}={MARK}",
-        f"farmsync-v7={MARK.upper()}x",
-        f"farmsync-v7={MARK[:-1]}",
-        f"farmsync-w7={MARK}",
-        f"farmsync-v7{MARK}",
+        f"farmsync-v0-{MARK}=1",
+        f"farmsync-v07-{MARK}=1",
+        f"farmsync-v{HIGHEST_VERSION + 1}-{MARK}=1",
+        f"farmsync-v{10**30}-{MARK}=1",
+        f"farmsync-v7-{MARK}x=1",
+        f"farmsync-v7-{MARK[:-1]}=1",
+        f"farmsync-w7-{MARK}=1",
+        f"farmsync-v7-{MARK}",
+        f"farmsync-v7-{MARK}=",
+        f"farmsync-v7={MARK}",
         "farmsync-v7=",
     ],
 )
@@ -129,7 +130,7 @@ def test_a_secure_cookie_has_the_host_prefix_and_no_other_is_taken_for_it() -> N
         " " * 10_000_000 + "farmsync",
         "farmsync-v1=0;" * 500_000,
         "farm;" * 1_000_000,
-        f"farmsync={TOKEN.spell()};" + f"farmsync-v7={MARK};" * 100_000,
+        f"farmsync={TOKEN.spell()};" + f"farmsync-v7-{MARK}=1;" * 100_000,
     ],
 )
 def test_a_header_of_many_megabytes_costs_no_more_than_one_of_64_kibibytes(header: str) -> None:
@@ -192,18 +193,19 @@ def test_a_change_of_ones_own_is_told_by_the_cookie_alone() -> None:
     assert answer(Presented(Token(OTHER_ID, 5)), Token(ID, 6)) == [f"farmsync={ID}.6"]
 
 
-def test_a_change_of_others_is_told_by_a_marker_too_unless_no_copy_is_ever_trusted_unasked() -> None:
-    assert answer(Presented(TOKEN), Token(ID, 6), 0) == [f"farmsync={ID}.6", f"farmsync-v6={MARK}"]
-    assert answer(Presented(TOKEN), Token(ID, 7)) == [f"farmsync={ID}.7", f"farmsync-v7={MARK}"]
+def test_a_change_of_others_is_told_by_a_marker_unless_no_copy_is_ever_trusted_unasked() -> None:
+    assert answer(Presented(TOKEN), Token(ID, 6), 0) == [f"farmsync-v6-{MARK}=1"]
+    assert answer(Presented(TOKEN), Token(ID, 7)) == [f"farmsync-v7-{MARK}=1"]
     assert answer(Presented(TOKEN), Token(ID, 7), marker_s=None) == [f"farmsync={ID}.7"]
+    assert answer(Presented(TOKEN), Token(ID, 7), 0, marker_s=None) == []
 
 
 def test_who_has_a_marker_gets_a_newer_one_in_its_place() -> None:
     assert answer(Presented(TOKEN, (3, 5)), Token(ID, 6)) == [
         f"farmsync={ID}.6",
-        f"farmsync-v6={MARK}",
-        "farmsync-v3=",
-        "farmsync-v5=",
+        f"farmsync-v6-{MARK}=1",
+        f"farmsync-v3-{MARK}=",
+        f"farmsync-v5-{MARK}=",
     ]
     many = tuple(range(1, 60))
     assert len(answer(Presented(Token(ID, 59), many), Token(ID, 60))) < 20
@@ -226,10 +228,16 @@ def test_a_browser_takes_every_cookie_and_sends_back_what_is_read() -> None:
         assert seen == Presented(TOKEN)
         lines = set_cookies(choices, secure, seen, Token(ID, 9), own_writes=1, life_s=100, marker_s=605)
         browser.receive(lines, secure=secure)
+        browser.receive([set_cookie(choices, secure, Token(ID, 6), 100)], secure=secure)  # comes late
         seen = presented(browser.header(secure=secure), choices, secure)
         assert seen == Presented(Token(ID, 9), (9,))
-        browser.receive([set_cookie(choices, secure, Token(ID, 6), 100)], secure=secure)  # came late
-        assert presented(browser.header(secure=secure), choices, secure) == seen
+        lines = set_cookies(choices, secure, seen, Token(ID, 10), own_writes=1, life_s=100, marker_s=605)
+        browser.receive(lines, secure=secure)
+        seen = presented(browser.header(secure=secure), choices, secure)
+        assert seen == Presented(Token(ID, 10), (10,))
+        browser.receive([set_cookie(choices, secure, Token(ID, 7), 100)], secure=secure)  # comes later still
+        seen = presented(browser.header(secure=secure), choices, secure)
+        assert seen == Presented(Token(ID, 10), (10,))
         browser.receive(delete_cookies(choices, secure, seen), secure=secure)
         assert browser.header(secure=secure) is None
         assert not browser.refused

@@ -2,13 +2,17 @@
 
 The cookie ``NAME=ID.VERSION`` says which state its client has seen, so that no node shows it an older one. Requests of
 one client can run at the same time, though, and their responses can arrive in another order than their changes were
-made in: the last cookie to arrive is then not that of the newest state. So a response that shows a version which other
-requests had a part in also sets a *marker*, a small cookie ``NAME-vVERSION=DIGEST`` of its own name, which no other
-response overwrites. A request presents the highest version that its cookie or a marker of its session names.
+made in: the last cookie to arrive would then not be that of the newest state. So only a response that shows its own
+request's change of what the client has seen, and nobody else's, sets the cookie. One that shows what others changed
+sets a *marker* instead: a small cookie of its own name, ``NAME-vVERSION-DIGEST``, which no response with another
+version or of another session overwrites. A request presents the highest version that its cookie or a marker of its
+session names.
 
 A marker has done its work when no node trusts an older copy any more (``revalidate_after_s``), and when no response
-with a lower version can still be on its way: a response that takes longer than ten minutes to arrive does not arrive.
-Once the client has one marker, each newer version that it is shown comes with a marker too, which replaces it.
+with a lower version can still be on its way: one that takes longer than ten minutes from its commit does not arrive.
+Once the client has one marker, each newer version that it is shown comes with a marker too, which replaces it. That is
+enough: take a cookie of version W that comes late. The client has seen W or more before it came, and the first response
+that showed it so much was to a request that presented less than W and did not write W: it set a marker.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ _MOST_CANDIDATES = 64
 _MOST_DELETED = 16
 _LATEST_RESPONSE_S = 600
 _LONGEST_LIFE_S = 400 * 86_400  # browsers keep no cookie longer
-_MARKER = re.compile(r"-v([1-9][0-9]{0,15})[ \t]*=[ \t]*([0-9a-f]{8})[ \t]*")
+_MARKER = re.compile(r"-v([1-9][0-9]{0,15})-([0-9a-f]{8})[ \t]*")
 
 
 class CookieChoices(Protocol):
@@ -103,14 +107,14 @@ def presented(header: str | None, choices: CookieChoices, secure: bool) -> Prese
         if not suffix.strip(" \t"):
             if token is None and equals:
                 token = read_token(value.strip(' \t"'))
-        elif (found := _MARKER.fullmatch(rest)) and int(found[1]) <= HIGHEST_VERSION:
+        elif (found := _MARKER.fullmatch(suffix)) and value and int(found[1]) <= HIGHEST_VERSION:
             markers.append((int(found[1]), found[2]))
     if token is None:
         return NOTHING
     if not markers:
         return Presented(token)
-    own = marker_value(token)
-    versions = tuple(sorted({version for version, value in markers if value == own}))
+    own = _whose(token)
+    versions = tuple(sorted({version for version, whose in markers if whose == own}))
     if versions and versions[-1] > token.version:
         token = attrs.evolve(token, version=versions[-1])
     return Presented(token, versions)
@@ -133,8 +137,8 @@ def _after(name: str, header: str) -> Iterator[str]:
         at = header.find(name, end)
 
 
-def marker_value(token: Token) -> str:
-    """What a marker of this session holds: enough to tell whose it is, and of no use to anybody."""
+def _whose(token: Token) -> str:
+    """What tells a marker's session: of no use to anybody else."""
     return token.digest.hex()[:8]
 
 
@@ -159,18 +163,20 @@ def set_cookies(
 
     There are none when the client knows this version. ``own_writes`` is how many versions this request has written;
     ``life_s`` the cookie's ``Max-Age`` (None: until the browser is closed); ``marker_s`` is :func:`marker_life_s`, or
-    None for a store that knows of each change.
+    None where no copy is trusted without knowing that it is the newest: then nothing hangs on the version.
     """
-    same = seen.token is not None and seen.token.id == shown.id
-    if seen.token is not None and same and shown.version <= seen.token.version:
+    token = seen.token
+    if token is None or token.id != shown.id:
+        return [set_cookie(choices, secure, shown, life_s), *delete_markers(choices, secure, seen)]
+    if shown.version <= token.version:
         return []
-    lines = [set_cookie(choices, secure, shown, life_s)]
-    if seen.token is not None and same and marker_s is not None:
-        alone = shown.version == seen.token.version + own_writes
-        if seen.markers or not alone:
-            lines.append(marker(choices, secure, shown, marker_s))
-    lines += delete_markers(choices, secure, seen)
-    return lines
+    lines = []
+    alone = shown.version == token.version + own_writes
+    if alone or (own_writes and marker_s is None):
+        lines.append(set_cookie(choices, secure, shown, life_s))
+    if marker_s is not None and (seen.markers or not alone):
+        lines.append(marker(choices, secure, shown, marker_s))
+    return lines + delete_markers(choices, secure, seen)
 
 
 def set_cookie(choices: CookieChoices, secure: bool, token: Token, life_s: int | None) -> str:
@@ -185,12 +191,15 @@ def delete_cookies(choices: CookieChoices, secure: bool, seen: Presented) -> lis
 
 def marker(choices: CookieChoices, secure: bool, token: Token, life_s: int) -> str:
     """``Set-Cookie`` for a marker."""
-    return _spell(choices, secure, f"-v{token.version}", marker_value(token), life_s)
+    return _spell(choices, secure, f"-v{token.version}-{_whose(token)}", "1", life_s)
 
 
 def delete_markers(choices: CookieChoices, secure: bool, seen: Presented) -> list[str]:
     """``Set-Cookie`` for the markers that a newer one, or the session's end, replaces; the lowest few at a time."""
-    return [_spell(choices, secure, f"-v{version}", "", 0) for version in seen.markers[:_MOST_DELETED]]
+    token = seen.token
+    if token is None:
+        return []
+    return [_spell(choices, secure, f"-v{one}-{_whose(token)}", "", 0) for one in seen.markers[:_MOST_DELETED]]
 
 
 def _spell(choices: CookieChoices, secure: bool, suffix: str, value: str, life_s: int | None) -> str:
