@@ -99,6 +99,12 @@ class Stats:
     oldest_created_us: int | None
 
 
+def beyond(prefix: bytes) -> bytes | None:
+    """The least digest after all that begin with ``prefix``; None when there is none."""
+    kept = prefix.rstrip(b"\xff")
+    return kept[:-1] + bytes([kept[-1] + 1]) if kept else None
+
+
 class Store(Protocol):
     """A database of sessions. ``digest`` is the SHA-256 of the id: 32 bytes."""
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from farmsyncd.core.session.faults import SessionError, StoreUnavailable
 from farmsyncd.sessions.stores import sqlite_schema as sql
-from farmsyncd.sessions.stores.base import Lifetime, Listed, Row, Same, Stats, Written
+from farmsyncd.sessions.stores.base import Lifetime, Listed, Row, Same, Stats, Written, beyond
 from farmsyncd.sessions.stores.sqlite_file import Connect, Migrations, SqliteFile, connect
 
 TIMEOUT_S: Final = 2.0
@@ -149,9 +149,3 @@ class SqliteStore:
 
 def _spans(life: Lifetime) -> dict[str, Any]:
     return {"idle": life.idle_us, "absolute": life.absolute_us, "grain": life.grain_us}
-
-
-def beyond(prefix: bytes) -> bytes | None:
-    """The least digest after all that begin with ``prefix``; None when there is none."""
-    kept = prefix.rstrip(b"\xff")
-    return kept[:-1] + bytes([kept[-1] + 1]) if kept else None

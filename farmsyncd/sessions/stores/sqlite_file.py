@@ -13,13 +13,13 @@ import random
 import sqlite3
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from farmsyncd.core.session.faults import StoreUnavailable, WrongSchema
 from farmsyncd.errors import ConfigError
+from farmsyncd.sessions.stores.forks import tell_of_forks
 from farmsyncd.sessions.stores.sqlite_schema import APPLICATION_ID, MIGRATIONS
 
 Connect = Callable[[Path, float], sqlite3.Connection]
@@ -65,7 +65,7 @@ class SqliteFile:
         self._identity: tuple[int, int] | None = None
         self._held_for_fork = False
         self._abandoned: list[sqlite3.Connection | None] = []
-        _keep_out_of_forks(self)
+        tell_of_forks(self)
 
     @contextlib.contextmanager
     def use(self, patience_s: float | None = None) -> Iterator[sqlite3.Connection]:
@@ -275,21 +275,3 @@ def _migrate_once(connection: sqlite3.Connection, path: Path, migrations: Migrat
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
-
-
-def _keep_out_of_forks(file: SqliteFile) -> None:
-    """Tell the file of forks, for as long as it exists."""
-    weak: Callable[[], Any] = weakref.ref(file)
-
-    def told(method: Callable[[SqliteFile], None]) -> Callable[[], None]:
-        def call() -> None:
-            if (known := weak()) is not None:
-                method(known)
-
-        return call
-
-    os.register_at_fork(
-        before=told(SqliteFile.before_fork),
-        after_in_parent=told(SqliteFile.after_fork_in_parent),
-        after_in_child=told(SqliteFile.after_fork_in_child),
-    )

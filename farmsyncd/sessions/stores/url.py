@@ -41,4 +41,10 @@ def _path(url: str) -> Path:
 
 
 def _postgres(url: str) -> Store:
-    raise ConfigError(f"expected a store that is there, found {url.partition(':')[0]}, which is about to come")
+    try:
+        from farmsyncd.sessions.stores.postgres.store import PostgresStore  # noqa: PLC0415 - only where it is used
+    except ImportError as error:
+        raise ConfigError(
+            f"expected psycopg, which sessions in PostgreSQL need: pip install 'farmsync[postgres]' ({error})"
+        ) from error
+    return PostgresStore(url)

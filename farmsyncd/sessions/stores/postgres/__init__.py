@@ -1,0 +1,1 @@
+"""Sessions in PostgreSQL: ``store`` is the Store; ``link`` one connection, ``pool`` all of them, ``news`` who ended."""
