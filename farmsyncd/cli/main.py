@@ -20,6 +20,7 @@ from farmsyncd.cli import (
     wait,
 )
 from farmsyncd.cli.lb import group as lb
+from farmsyncd.cli.sessions import group as sessions
 from farmsyncd.cli.show import err
 from farmsyncd.edges.release import RELEASE
 from farmsyncd.errors import FarmsyncError
@@ -49,7 +50,10 @@ def farmsync() -> None:
     """All of it: ``farmsync``."""
 
 
-for _command in (publish, status, wait, history, report, rollback, cancel, pin, unpin, check_config, lb, completion):
+for _command in (
+    *(publish, status, wait, history, report, rollback, cancel, pin, unpin),
+    *(check_config, lb, sessions, completion),
+):
     farmsync.add_command(_command.command)
 
 
