@@ -220,7 +220,9 @@ def prepare(connection: sqlite3.Connection, path: Path, migrations: Migrations) 
 
     Raises WrongSchema for a file of another program or of a newer farmsync.
     """
+    connection.execute("BEGIN")  # what is looked at belongs together, also while another process migrates
     _check(connection, path, migrations)
+    connection.execute("COMMIT")
     if (mode := connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]) != "wal":
         raise ConfigError(f"expected {path} to be on a file system with a write-ahead log, found mode {mode!r}")
     connection.execute("PRAGMA synchronous = FULL")

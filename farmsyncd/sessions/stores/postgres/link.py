@@ -73,6 +73,7 @@ class Link:
     def __init__(self, target: Target, timeout_s: float) -> None:
         """Connect; raises Lost when that fails. What the server's administrator chose for safety is kept or raised."""
         self._timeout_s = timeout_s
+        self._limit = f"SET statement_timeout = {math.ceil(timeout_s * _OF_SERVER * 1000)}"
         try:
             self._connection = psycopg.Connection.connect(target.conninfo, autocommit=True)
         except psycopg.Error as error:
@@ -84,14 +85,17 @@ class Link:
         self._both.register(self._pg.socket, select.POLLIN | select.POLLOUT)
         try:
             self.run(
-                f"SET statement_timeout = {math.ceil(timeout_s * _OF_SERVER * 1000)}; "
-                "SET default_transaction_isolation = 'read committed'; "
+                f"{self._limit}; SET default_transaction_isolation = 'read committed'; "
                 "SELECT set_config('synchronous_commit', 'on', false) "
                 "WHERE current_setting('synchronous_commit') = 'off'"
             )
         except BaseException:
             self.close()
             raise
+
+    def limit(self) -> None:
+        """Have the server end what takes too long, a little before we do."""
+        self.run(self._limit)
 
     def prepare(self, statements: Sequence[Statement]) -> None:
         """Prepare statements, all in one round trip; raises Refused when one does not fit the tables."""

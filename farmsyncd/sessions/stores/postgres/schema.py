@@ -80,18 +80,18 @@ def _found(link: Link) -> int:
 
 
 def _migrate_once(link: Link, migrations: Migrations) -> None:
-    link.run("BEGIN; SET LOCAL statement_timeout = 0", _PATIENCE_S)
+    """One step, unless another process was quicker: a lock of the session is held around the transaction.
+
+    A lock taken inside it would come too late: a transaction may go on with what it knew of tables when it began.
+    """
+    link.run(f"SET statement_timeout = 0; SELECT pg_advisory_lock({LOCK}, 1)", _PATIENCE_S)
     try:
-        link.run(f"SELECT pg_advisory_xact_lock({LOCK}, 1)", _PATIENCE_S)
         done = _found(link)
         if done < len(migrations):
-            for statement in migrations[done]:
-                link.run(statement, _PATIENCE_S)
-            link.run(f"UPDATE {META} SET schema = {done + 1}")
+            step = "; ".join([*migrations[done], f"UPDATE {META} SET schema = {done + 1}"])
+            link.run(f"BEGIN; {step}; COMMIT", _PATIENCE_S)
     except Refused:
         link.run("ROLLBACK")
         raise
-    except WrongSchema:
-        link.run("ROLLBACK")
-        raise
-    link.run("COMMIT", _PATIENCE_S)
+    link.run(f"SELECT pg_advisory_unlock({LOCK}, 1)")
+    link.limit()
