@@ -76,6 +76,19 @@ def test_an_open_connection_keeps_its_source_and_the_end_counts() -> None:
     assert _node(affinity, b"s", 11 * LIFE) is None
 
 
+def test_after_a_quiet_night_nobody_waits_until_all_are_forgotten() -> None:
+    affinity = Affinity(1000, LIFE)
+    for number in range(1000):
+        affinity.release(affinity.hold(b"%d" % number, "a", number // 100), number // 100)
+    assert _node(affinity, b"999", 2 * LIFE) is None, "whether it is out of the table yet or not"
+    assert len(affinity) > 900
+    finds = 0
+    while len(affinity):
+        affinity.find(b"new", 2 * LIFE)
+        finds += 1
+    assert 10 < finds < 100
+
+
 def test_the_least_recently_used_is_forgotten_first() -> None:
     affinity = Affinity(2, LIFE)
     for source in (b"1", b"2", b"1", b"3"):

@@ -257,6 +257,31 @@ async def test_who_came_again_is_written_at_the_end(tmp_path: Path) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_source_that_moves_while_the_table_is_looked_through_is_not_written_back(tmp_path: Path) -> None:
+    path = tmp_path / "sources.0"
+    scene = Scene(path)
+    scene.memory.startService()
+    for number in (1, 2, 3):
+        scene.affinity.hold(source(number), "a", scene.up_ns)  # and stays connected
+    await eventually_async(lambda: written(path) == {1: "a", 2: "a", 3: "a"})
+    scene.pass_time(10)
+    scene.memory._touch()  # the look begins
+    scene.affinity.hold(source(3), "b", scene.up_ns)
+    scene.pass_time(10)
+
+    def looked() -> bool:
+        reading = Reading(path)
+        records = reading.more()
+        reading.close()
+        return any(one == source(2) and used_ns >= scene.wall_ns - SECOND for one, _, used_ns in records)
+
+    await eventually_async(looked)
+    assert written(path) == {1: "a", 2: "a", 3: "b"}
+    await scene.memory.stopService()
+    assert written(path) == {1: "a", 2: "a", 3: "b"}
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_torn_end_is_cut_off_and_the_book_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "sources.0"
     scene = Scene(path)

@@ -6,18 +6,14 @@ import errno
 import os
 import resource
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import attrs
 import pytest
-from twisted.internet.address import IPv4Address, IPv6Address
 
 from farmsyncd.lb.relaying.binding import bind
 from farmsyncd.lb.relaying.descriptors import Reserve
-from farmsyncd.lb.relaying.names import Names
 from farmsyncd.lb.relaying.pipes import PipePool
 from farmsyncd.lb.relaying.sockets import Target, target_of
 from farmsyncd.lb.relaying.vigil import Vigil
@@ -187,40 +183,3 @@ def test_a_file_in_the_place_of_a_unix_socket_is_left_alone(tmp_path: Path) -> N
 )
 def test_addresses_are_told_from_names(host: str, target: Target | None) -> None:
     assert target_of(host, 80) == target
-
-
-class Resolver:
-    """A reactor's resolver that is answered by the test."""
-
-    def __init__(self) -> None:
-        self.asked: list[Any] = []
-        self.nameResolver = self
-
-    def resolveHostName(self, receiver: Any, *_name_and_port: object) -> None:  # noqa: N802 - IHostnameResolver
-        self.asked.append(receiver)
-
-    def answer(self, *addresses: object) -> None:
-        receiver = self.asked.pop()
-        receiver.resolutionBegan(SimpleNamespace())
-        for address in addresses:
-            receiver.addressResolved(address)
-        receiver.resolutionComplete()
-
-
-def test_names_are_looked_up_once_for_all_who_ask_and_remembered_when_they_are_found() -> None:
-    resolver, found = Resolver(), list[Sequence[Target]]()
-    names = Names(resolver)
-    names.find("10.0.0.1", 80, found.append)
-    assert found.pop() == ((socket.AF_INET, ("10.0.0.1", 80)),)
-    for _ in range(3):
-        names.find("shop", 80, found.append)
-    assert len(resolver.asked) == 1
-    resolver.answer()
-    assert found == [[]] * 3, "none, and that is not remembered"
-    found.clear()
-    names.find("shop", 80, found.append)
-    resolver.answer(IPv6Address("TCP", "::1", 80), IPv4Address("TCP", "10.0.0.2", 80))
-    names.find("shop", 80, found.append)
-    both = [(socket.AF_INET6, ("::1", 80, 0, 0)), (socket.AF_INET, ("10.0.0.2", 80))]
-    assert found == [both, both]
-    assert resolver.asked == []

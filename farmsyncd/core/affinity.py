@@ -13,6 +13,7 @@ IPV4_BITS, IPV6_BITS = 32, 128
 Record = tuple[bytes, str, int]
 """A source, its node, and when it was last used, in nanoseconds of the table's clock."""
 _SECOND_CHANCES = 8
+_EXPIRED_AT_ONCE = 16
 
 
 def source_of(host: str, prefix4: int = IPV4_BITS, prefix6: int = 64) -> bytes:
@@ -85,7 +86,15 @@ class Affinity:
     def find(self, source: bytes, now_ns: int) -> Stay | None:
         """The stay of ``source``; None when it has no node."""
         self._expire(now_ns)
-        return self._stays.get(source)
+        stay = self._stays.get(source)
+        if stay is not None and not stay.connections and now_ns - stay.used_ns >= self._lifetime_ns:
+            self._forget(stay)
+            return None
+        return stay
+
+    def has(self, stay: Stay) -> bool:
+        """Whether it is where its source is now; else the source has moved, or is forgotten."""
+        return self._stays.get(stay.source) is stay
 
     def join(self, stay: Stay, now_ns: int) -> None:
         """One more connection of a source at its node. To be released when it ends."""
@@ -111,7 +120,7 @@ class Affinity:
 
     def retract(self, stay: Stay, now_ns: int) -> None:
         """The node has not taken the connection: a source that never was there belongs where it was before."""
-        if stay.taken or stay.connections or self._stays.get(stay.source) is not stay:
+        if stay.taken or stay.connections or not self.has(stay):
             return
         self._forget(stay)
         if stay.home is not None:
@@ -121,7 +130,7 @@ class Affinity:
     def release(self, stay: Stay, now_ns: int) -> None:
         """A connection has ended."""
         stay.connections -= 1
-        if self._stays.get(stay.source) is stay:
+        if self.has(stay):
             self._use(stay, now_ns)
 
     def newest(self, count: int) -> list[Stay]:
@@ -199,7 +208,8 @@ class Affinity:
         return stay.node
 
     def _expire(self, now_ns: int) -> None:
-        while self._stays:
+        """Forget whose time is over; a few at a time, so that nobody waits after a quiet night."""
+        for _ in range(min(_EXPIRED_AT_ONCE, len(self._stays))):
             stay = next(iter(self._stays.values()))
             if now_ns - stay.used_ns < self._lifetime_ns:
                 return

@@ -72,7 +72,7 @@ class Memory(Service):
         self._writer = Writer()
         self._thread = WorkThread("book", reactor)
         self._call: IDelayedCall | None = None
-        self._noted_ns = self._touched_ns = clocks.now_ns()
+        self._noted_ns = self._touched_ns = self._again_ns = clocks.now_ns()
         self._written = 0
         self._anew: _Anew | None = None
         self._looked_at: Iterator[Stay] = iter(())
@@ -149,16 +149,21 @@ class Memory(Service):
         self._append((stay.source, stay.node, stay.used_ns) for stay in reversed(stays))
 
     def _touch(self) -> None:
-        """Append who came again, and begin to look for those who are still there."""
-        since_ns, self._touched_ns = self._touched_ns, self._clocks.now_ns()
-        again = reversed(self._affinity.used_since(since_ns))
-        self._append((stay.source, stay.node, stay.used_ns) for stay in again if not stay.connections)
+        """Begin to look for those who came again, or are still there."""
+        self._again_ns, self._touched_ns = self._touched_ns, self._clocks.now_ns()
         self._looked_at = iter(self._affinity.stays())
 
     def _look(self, stays: Iterable[Stay]) -> None:
-        """Append those of ``stays`` that have a connection: they count as used now."""
-        now_ns = self._clocks.now_ns()
-        self._append((stay.source, stay.node, now_ns) for stay in stays if stay.connections)
+        """Append those of ``stays`` that were used since, or have a connection: these count as used now.
+
+        Not those whose sources have moved since the look began, or a restart would send them back.
+        """
+        now_ns, since_ns, has = self._clocks.now_ns(), self._again_ns, self._affinity.has
+        self._append(
+            (stay.source, stay.node, now_ns if stay.connections else stay.used_ns)
+            for stay in stays
+            if (stay.connections or stay.used_ns >= since_ns) and has(stay)
+        )
 
     def _append(self, entries: Iterable[Entry]) -> None:
         records = list(self._clocks.to_wall(entries))

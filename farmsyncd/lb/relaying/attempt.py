@@ -6,7 +6,7 @@ import errno
 import os
 import socket
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from farmsyncd.lb.relaying import sockets
 from farmsyncd.lb.relaying.events import BOTH, ERROR, HANGUP, OUT
@@ -30,6 +30,14 @@ class Attempt:
         self._targets: Sequence[Target] = ()
         self._index = 0
 
+    def begin(self, address: Any) -> None:
+        """Connect to ``address``. When a name has to be looked up first, that has as much time as connecting."""
+        common = self._relay.common
+        common.names.find(address.path or address.host, address.port, self.found)
+        if self._relay.step is self and self._sock is None:
+            self.touched_ns = common.events.refresh()
+            common.connecting.begin(self, self.touched_ns)
+
     def found(self, targets: Sequence[Target]) -> None:
         """The node's addresses are known."""
         if self._relay.step is not self:
@@ -39,6 +47,7 @@ class Attempt:
         if targets:
             self._try()
         else:
+            self.cancel()
             self._relay.refused("its name has no address")
 
     def event(self, flags: int) -> None:
@@ -59,7 +68,7 @@ class Attempt:
 
     def expire(self) -> None:
         """The node has not answered in time."""
-        self._next("timed out")
+        self._next("timed out" if self._targets else "its name was not found in time")
 
     def cancel(self) -> None:
         """The client is gone, or the balancer ends."""

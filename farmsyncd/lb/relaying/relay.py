@@ -91,8 +91,7 @@ class Relay:
             return
         self.seat = seat
         attempt = self.step = Attempt(self)
-        address = seat.node.address
-        self.common.names.find(address.path or address.host, address.port, attempt.found)
+        attempt.begin(seat.node.address)
 
     def refused(self, reason: str) -> None:
         """The node does not take the connection: the next one, at once. Nothing was read from the client."""
