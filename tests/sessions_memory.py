@@ -101,7 +101,8 @@ class MemoryStore:
     _listening: list[Callable[[bytes | None], None]] = attrs.Factory(list)
 
     def _begin(self, name: str) -> None:
-        self.calls[name] += 1
+        with self.database.lock:
+            self.calls[name] += 1
         self.before(name)
         if self.away:
             raise StoreUnavailable("expected the sessions' database to answer, and the test has taken it away")

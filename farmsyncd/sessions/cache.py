@@ -89,8 +89,10 @@ class SessionCache:
                 if there is not seen and (there.version, there.checked_s) > (copy.version, copy.checked_s):
                     return
                 self.bytes -= len(there.state) + OVERHEAD_BYTES
+                del self._copies[copy.digest]
+            if cost > self._limit_bytes:
+                return
             self._copies[copy.digest] = copy
-            self._copies.move_to_end(copy.digest)
             self.bytes += cost
             while self.bytes > self._limit_bytes or len(self._copies) > self._limit_entries:
                 _digest, out = self._copies.popitem(last=False)

@@ -1,17 +1,15 @@
 """What a request did to its session, written: one conditional write, over exactly the version that the request read.
 
 When another request came first, its change and this one's are merged key by key, and the write is tried again over
-what the other one left. From the second attempt on the requests of one session take turns within a process, each
-knowing what the one before it has left, so that many at once do not overtake each other for ever.
+what the other one left. Within one process the requests of a session take turns, each knowing what the one before it
+has left: only another process can come first.
 """
 
 from __future__ import annotations
 
 import logging
 import random
-import threading
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 
 import attrs
 
@@ -24,12 +22,13 @@ from farmsyncd.sessions.copies import Copies
 from farmsyncd.sessions.session import Session
 from farmsyncd.sessions.settings import SessionSettings
 from farmsyncd.sessions.stores.base import CENTURY_US, Lifetime, Row
+from farmsyncd.sessions.turns import Turns
 from farmsyncd.sessions.view import Changes
 
 log = logging.getLogger("farmsync.sessions")
 
 _ROUNDS = 5  # of merging, before a commit gives up
-_TURNS = 64
+_PATIENCE_S = 2.0
 _PAUSE_S = 0.002
 
 
@@ -52,27 +51,27 @@ class Committing:
 
     def renew(self) -> None:
         """In a process that was just forked: another thread may have held a lock."""
-        self._turns = [threading.Lock() for _ in range(_TURNS)]
+        self._turns = Turns(_PATIENCE_S)
 
     def needed(self, session: Session) -> bool:
         """Whether :meth:`commit` would ask the database."""
         if not session.opened:
             return False
-        return session.modified or (session.row is not None and self._touch_is_due(session.row))
+        return session.modified or (session.row is not None and self._touch_is_due(session, session.row))
 
     def commit(self, session: Session, *, even_empty: bool = False) -> None:
         """Store what the session has become; with ``even_empty``, a new session that nothing was put into too."""
         if session.closed:
             raise SessionClosed
-        if not session.opened:
+        if not (session.opened or even_empty):
             return
         try:
             changes = session.view.changes()
             if session.row is None:
                 self._begin_anew(session, changes, even_empty)
-            elif changes or session.rotating:
+            elif changes or session.rotating or session.touching:
                 self._replace(session, session.row, changes)
-            elif self._touch_is_due(session.row):
+            elif self._touch_is_due(session, session.row):
                 self._touch(session, session.row)
         except SessionConflict:
             self._copies.count("conflicts")
@@ -89,22 +88,21 @@ class Committing:
         if parts or even_empty:
             token = Token(self._fresh_id(), 1)
             with self._copies.asking(token.digest) as question:
-                written = self._copies.store.create(token.digest, state, self._life)
+                written = self._copies.store.create(token.digest, state, self._life_of(session))
             copy = self._copies.keep(question, question.copy(written.version, state, written))
             session.stored(token.id, copy, changes)
 
     def _replace(self, session: Session, row: Copy, changes: Changes) -> None:
-        base, latest = session.view.parts(), self._copies.newest(row)
-        with ExitStack() as turn:
+        base = session.view.parts()
+        with self._turns.of(row.digest):
+            latest = self._copies.newest(row)
             for attempt in range(_ROUNDS + 1):
                 theirs = base if latest is row else split(latest.state)
                 state = self._state(merge(base, changes, theirs), row)
                 answer = self._write(session, latest, state, changes, merged=latest is not row)
                 if answer is None:
                     return
-                if attempt == 0:
-                    turn.enter_context(self._turns[row.digest[0] % _TURNS])
-                else:
+                if attempt:
                     self._pause(random.uniform(0, _PAUSE_S * 2**attempt))  # noqa: S311  others are as fast
                 latest = self._copies.newest(answer)
         raise SessionConflict(next(iter(changes), "(its id)"))
@@ -116,9 +114,9 @@ class Committing:
         store, old = self._copies.store, over.digest
         with self._copies.writing(old) as question:
             if new is None:
-                answer = store.write(old, over.version, state, self._life)
+                answer = store.write(old, over.version, state, self._life_of(session))
             else:
-                answer = store.rotate(old, over.version, new.digest, state, self._life)
+                answer = store.rotate(old, over.version, new.digest, state, self._life_of(session))
         if answer is None:
             self._copies.cache.forget(old)
             raise SessionGone
@@ -134,8 +132,11 @@ class Committing:
         session.stored(session_id, copy, changes, merged=merged)
         return None
 
-    def _touch_is_due(self, row: Copy) -> bool:
-        return self._copies.clock() >= row.touch_from_s
+    def _life_of(self, session: Session) -> Lifetime:
+        return self._life if session.life is None else session.life
+
+    def _touch_is_due(self, session: Session, row: Copy) -> bool:
+        return self._copies.touch_is_due(row, self._life_of(session))
 
     def _touch(self, session: Session, row: Copy) -> None:
         """Make the session live longer. If that fails, a later request will."""
@@ -143,7 +144,7 @@ class Committing:
             return  # another request has written it just now
         try:
             with self._copies.asking(row.digest) as question:
-                answer = self._copies.store.write(row.digest, row.version, row.state, self._life)
+                answer = self._copies.store.write(row.digest, row.version, row.state, self._life_of(session))
         except StoreUnavailable:
             return
         if answer is None:

@@ -21,7 +21,7 @@ from farmsyncd.core.session.faults import StoreUnavailable
 from farmsyncd.core.session.token import Token
 from farmsyncd.sessions.cache import Copy, SessionCache, short
 from farmsyncd.sessions.settings import SessionSettings
-from farmsyncd.sessions.stores.base import Row, Same, Store, Written
+from farmsyncd.sessions.stores.base import Lifetime, Row, Same, Store, Written
 from farmsyncd.sessions.sweeping import Sweeping
 
 log = logging.getLogger("farmsync.sessions")
@@ -117,6 +117,10 @@ class Copies:
         """Remember what the database answered."""
         self.cache.put(copy, question.ticket, question.seen)
         return copy
+
+    def touch_is_due(self, copy: Copy, life: Lifetime) -> bool:
+        """Whether less than nine tenths of the idle time are left of a session that lives as ``life`` says."""
+        return self.clock() >= copy.touch_from_s + (self._idle_s - life.idle_us / 1e6) * _TOUCH_BELOW
 
     def newest(self, copy: Copy) -> Copy:
         """A newer copy of the same session that was kept meanwhile, or this one."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import threading
 import time
 import weakref
 from collections.abc import Callable
@@ -91,14 +92,20 @@ class Sessions:
         session.show(*found)
         return session
 
-    def find(self, token: Token | None) -> Opened:
-        """What :meth:`open` shows."""
-        return self.find_cached(token) or self._ask(token)
+    def find(self, token: Token | None, *, versioned: bool = True) -> Opened:
+        """What :meth:`open` shows.
 
-    def find_cached(self, token: Token | None) -> Opened | None:
-        """What :meth:`open_cached` shows."""
+        With ``versioned`` False it is not known which version the client has seen: the database is asked, unless the
+        store knows that nothing has changed.
+        """
+        return self.find_cached(token, versioned=versioned) or self._ask(token)
+
+    def find_cached(self, token: Token | None, *, versioned: bool = True) -> Opened | None:
+        """What :meth:`open_cached` shows; ``versioned`` is as in :meth:`find`."""
         if token is None:
             return _NEW
+        if not versioned and self.store.generation() is None:
+            return None
         copy = self._copies.trusted(token)
         return None if copy is None else (token, copy)
 
@@ -135,6 +142,16 @@ class Sessions:
         """What is left of the session's life, in whole seconds; None without a row."""
         row = session.row
         return None if row is None else max(1, round(row.until_s - self._copies.clock()))
+
+    def end(self, token: Token) -> None:
+        """End the session of this id, if there is one."""
+        with self._copies.writing(token.digest):
+            self.store.delete(token.digest)
+        self._copies.cache.forget(token.digest)
+
+    def sweep(self) -> int:
+        """Remove what has expired now, rather than when the thread does it; how many rows that were."""
+        return self._sweeping.sweep(threading.Event())
 
     def forget(self, digest: bytes) -> None:
         """Drop the copy of a session: the next request that presents it asks the database."""

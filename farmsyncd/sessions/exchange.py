@@ -10,6 +10,7 @@ its response has begun are answered in the same way.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from farmsyncd.core.session.cookies import Presented, delete_cookies, presented, set_cookies
 from farmsyncd.core.session.faults import (
@@ -37,14 +38,22 @@ class Exchange:
 
     __slots__ = ("_cookies", "_header", "_presented", "_secure", "_sessions", "permanent", "session")
 
-    def __init__(self, sessions: Sessions, cookies: CookieSettings, cookie_header: str | None, secure: bool) -> None:
+    def __init__(
+        self,
+        sessions: Sessions,
+        cookies: CookieSettings,
+        cookie_header: str | None,
+        secure: bool,
+        kind: Callable[[Sessions, Callable[[], Opened]], Session] = Session,
+    ) -> None:
+        """``kind`` makes the session, for a framework that has a kind of its own."""
         self._sessions = sessions
         self._cookies = cookies
         self._header = cookie_header
         self._secure = secure
         self._presented: Presented | None = None
         self.permanent = True
-        self.session = Session(sessions, self._find)
+        self.session = kind(sessions, self._find)
         """The request's session: it is looked up when it is first used."""
 
     @property

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from farmsyncd.core.session.faults import SessionClosed, SessionConflict, SessionGone
 from farmsyncd.core.session.token import Token
 from farmsyncd.sessions.cache import Copy, short
-from farmsyncd.sessions.view import Changes, View
+from farmsyncd.sessions.stores.base import Lifetime
+from farmsyncd.sessions.view import EXACT, Changes, Codec, View
 
 if TYPE_CHECKING:
     from farmsyncd.sessions.engine import Sessions
@@ -28,24 +29,27 @@ class Session(MutableMapping[str, Any]):
     nothing is put into is never stored.
 
     ``own_writes`` counts the versions that this request has written; ``destroyed`` says that it has ended a session.
+    ``life`` is how long it lives from its next write on; None is as the settings say.
     """
 
     __slots__ = (
-        *("_accessed", "_closed", "_ending", "_id", "_opening", "_row", "_sessions", "_view"),
-        *("destroyed", "own_writes", "rotating"),
+        *("_accessed", "_closed", "_codec", "_ending", "_id", "_opening", "_row", "_sessions", "_view"),
+        *("destroyed", "life", "own_writes", "rotating", "touching"),
     )
 
-    def __init__(self, sessions: Sessions, opening: Callable[[], Opened]) -> None:
+    def __init__(self, sessions: Sessions, opening: Callable[[], Opened], codec: Codec = EXACT) -> None:
         """A session that ``opening`` finds when it is first used."""
         self._sessions = sessions
         self._opening = opening
+        self._codec = codec
         self._view: View | None = None
         self._row: Copy | None = None
         self._id: str | None = None
         self._ending: Token | None = None
         self._accessed = self._closed = False
-        self.destroyed = self.rotating = False
+        self.destroyed = self.rotating = self.touching = False
         self.own_writes = 0
+        self.life: Lifetime | None = None
 
     # -- a dict ---------------------------------------------------------------------------------------------------
 
@@ -123,7 +127,9 @@ class Session(MutableMapping[str, Any]):
     def modified(self) -> bool:
         """Whether a commit now has something to store."""
         view = self._view
-        return view is not None and (self.rotating or self._ending is not None or bool(view.changes()))
+        if view is None:
+            return False
+        return self.rotating or self.touching or self._ending is not None or bool(view.changes())
 
     # -- verbs ----------------------------------------------------------------------------------------------------
 
@@ -131,6 +137,14 @@ class Session(MutableMapping[str, Any]):
         """Give it a new id at commit, with the same state; the old id ends then. Call this when a shopper logs in."""
         self._to_change()
         self.rotating = True
+
+    def touch(self) -> None:
+        """Write it at commit although nothing has changed, so that it lives on. Without a row, this does nothing.
+
+        There is no need to call this for a session that is used: it is touched after a tenth of its idle time.
+        """
+        self._to_change()
+        self.touching = self.row is not None
 
     def destroy(self) -> None:
         """Empty it, and end it at commit. What is put in from now on becomes a new session."""
@@ -222,20 +236,20 @@ class Session(MutableMapping[str, Any]):
         """Be this row, without changes; a new session without a row."""
         if row is None or token is None:
             self._row = self._id = None
-            self._view = View(None)
+            self._view = View(None, self._codec)
         else:
             self._row = row
             self._id = token.id
-            self._view = View(row.state)
+            self._view = View(row.state, self._codec)
         self._ending = None
-        self.rotating = False
+        self.rotating = self.touching = False
 
     def stored(self, session_id: str, row: Copy, changes: Changes, *, merged: bool = False) -> None:
         """The engine has written ``row`` with these changes; ``merged``: other requests' are in it too."""
         self.view.committed(row.state, changes, merged)
         self._id, self._row = session_id, row
         self.own_writes += 1
-        self.rotating = False
+        self.rotating = self.touching = False
 
     def ended(self) -> None:
         """The engine has ended what :meth:`destroy` was called for."""

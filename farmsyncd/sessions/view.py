@@ -7,11 +7,13 @@ were made from.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
+
+import attrs
 
 from farmsyncd.core.session.encoding import Encoded, check_key, decode_value, encode_value, split
 from farmsyncd.core.session.faults import SessionConflict
@@ -26,13 +28,25 @@ Changes = Mapping[str, Encoded | None]
 """Keys that a request changed, each with its new value; None for a key that it deleted."""
 
 
+@attrs.frozen
+class Codec:
+    """How values become bytes, and values again; ``encode`` is given the key as well, for its errors."""
+
+    encode: Callable[[object, str], bytes]
+    decode: Callable[[Encoded], Any]
+
+
+EXACT = Codec(encode_value, decode_value)
+
+
 class View:
     """``state`` as the row has it, None without a row, and a request's changes over it."""
 
-    __slots__ = ("_orphans", "_parts", "_set", "_state", "_values", "_watched")
+    __slots__ = ("_codec", "_orphans", "_parts", "_set", "_state", "_values", "_watched")
 
-    def __init__(self, state: bytes | None) -> None:
+    def __init__(self, state: bytes | None, codec: Codec = EXACT) -> None:
         self._state = state
+        self._codec = codec
         self._parts: Mapping[str, Encoded] | None = None
         self._values: dict[str, Any] = {}
         self._set: dict[str, bytes | None] = {}
@@ -54,7 +68,7 @@ class View:
         raw = self.parts().get(key)
         if raw is None or key in self._set:
             raise KeyError(key)
-        value = self._values[key] = decode_value(raw)
+        value = self._values[key] = self._codec.decode(raw)
         if type(value) not in _UNCHANGING:
             self._watched.add(key)
         return value
@@ -62,7 +76,7 @@ class View:
     def write(self, key: str, value: Any) -> None:
         """Set ``key``. Raises NotStorable, at once."""
         check_key(key)
-        self._set[key] = encode_value(value, key)
+        self._set[key] = self._codec.encode(value, key)
         self._values[key] = value
         if type(value) in _UNCHANGING:
             self._watched.discard(key)
@@ -101,9 +115,9 @@ class View:
             return {}
         now = dict(self._set)
         for key in self._watched:
-            now[key] = encode_value(self._values[key], key)
+            now[key] = self._codec.encode(self._values[key], key)
         for key, value, seen in self._orphans:
-            if encode_value(value, key) != seen:
+            if self._codec.encode(value, key) != seen:
                 raise SessionConflict(key)
         parts = self.parts()
         return {key: raw for key, raw in now.items() if raw != _bytes(parts.get(key))}
