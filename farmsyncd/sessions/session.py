@@ -33,7 +33,7 @@ class Session(MutableMapping[str, Any]):
     """
 
     __slots__ = (
-        *("_accessed", "_closed", "_codec", "_ending", "_id", "_opening", "_row", "_sessions", "_view"),
+        *("_accessed", "_closed", "_codec", "_ending", "_id", "_opening", "_row", "_sealed", "_sessions", "_view"),
         *("destroyed", "life", "own_writes", "rotating", "touching"),
     )
 
@@ -46,7 +46,7 @@ class Session(MutableMapping[str, Any]):
         self._row: Copy | None = None
         self._id: str | None = None
         self._ending: Token | None = None
-        self._accessed = self._closed = False
+        self._accessed = self._closed = self._sealed = False
         self.destroyed = self.rotating = self.touching = False
         self.own_writes = 0
         self.life: Lifetime | None = None
@@ -228,6 +228,10 @@ class Session(MutableMapping[str, Any]):
         """What the next commit ends, because of :meth:`destroy`."""
         return self._ending
 
+    def seal(self) -> None:
+        """Refuse changes as :meth:`close` does, while another thread commits those that were made."""
+        self._sealed = True
+
     def close(self) -> None:
         """The response has begun: from now on a change raises SessionClosed."""
         self._closed = True
@@ -257,7 +261,7 @@ class Session(MutableMapping[str, Any]):
         self.destroyed = True
 
     def _to_change(self) -> View:
-        if self._closed:
+        if self._closed or self._sealed:
             raise SessionClosed
         self._accessed = True
         return self.view

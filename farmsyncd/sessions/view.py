@@ -114,7 +114,7 @@ class View:
         if not (self._set or self._watched or self._orphans):
             return {}
         now = dict(self._set)
-        for key in self._watched:
+        for key in list(self._watched):  # another thread may be reading: an event loop's, while this one commits
             now[key] = self._codec.encode(self._values[key], key)
         for key, value, seen in self._orphans:
             if self._codec.encode(value, key) != seen:
@@ -134,7 +134,7 @@ class View:
         if not merged:
             return
         after = self.parts()
-        for key in [key for key in self._values if key not in changes]:
+        for key in [key for key in list(self._values) if key not in changes]:
             old = _bytes(before.get(key))
             if old == _bytes(after.get(key)):
                 continue

@@ -149,6 +149,51 @@ def marker_life_s(revalidate_after_s: float) -> int | None:
     return int(min(math.ceil(min(revalidate_after_s, _LONGEST_LIFE_S)) + _LATEST_RESPONSE_S, _LONGEST_LIFE_S))
 
 
+@attrs.frozen
+class Change:
+    """What becomes of one of the client's cookies: ``suffix`` follows the cookie's name, empty for the session's own.
+
+    ``life_s`` is ``Max-Age``: None for as long as the browser is open, 0 to delete it.
+    """
+
+    suffix: str
+    value: str
+    life_s: int | None
+
+
+def changes_to_show(
+    seen: Presented, shown: Token, *, own_writes: int, life_s: int | None, marker_s: int | None
+) -> list[Change]:
+    """What a response that shows the state ``shown`` changes for a request that presented ``seen``.
+
+    That is nothing when the client knows this version. ``own_writes`` is how many versions this request has written;
+    ``life_s`` the cookie's ``Max-Age`` (None: until the browser is closed); ``marker_s`` is :func:`marker_life_s`, or
+    None where no copy is trusted without knowing that it is the newest: then nothing hangs on the version.
+    """
+    token = seen.token
+    if token is None or token.id != shown.id:
+        return [Change("", shown.spell(), life_s), *_without_markers(seen)]
+    if shown.version <= token.version:
+        return []
+    changes = []
+    alone = shown.version == token.version + own_writes
+    if alone or (own_writes and marker_s is None):
+        changes.append(Change("", shown.spell(), life_s))
+    if marker_s is not None and (seen.markers or not alone):
+        changes.append(marker_change(shown, marker_s))
+    return changes + _without_markers(seen)
+
+
+def changes_to_end(seen: Presented) -> list[Change]:
+    """What a response changes for a request that has ended the session which it presented."""
+    return [Change("", "", 0), *_without_markers(seen)]
+
+
+def marker_change(token: Token, life_s: int) -> Change:
+    """A marker of this version."""
+    return Change(f"-v{token.version}-{_whose(token)}", "1", life_s)
+
+
 def set_cookies(
     choices: CookieChoices,
     secure: bool,
@@ -159,52 +204,37 @@ def set_cookies(
     life_s: int | None,
     marker_s: int | None,
 ) -> list[str]:
-    """The values of ``Set-Cookie`` of a response that shows the state ``shown`` to a request that presented ``seen``.
-
-    There are none when the client knows this version. ``own_writes`` is how many versions this request has written;
-    ``life_s`` the cookie's ``Max-Age`` (None: until the browser is closed); ``marker_s`` is :func:`marker_life_s`, or
-    None where no copy is trusted without knowing that it is the newest: then nothing hangs on the version.
-    """
-    token = seen.token
-    if token is None or token.id != shown.id:
-        return [set_cookie(choices, secure, shown, life_s), *delete_markers(choices, secure, seen)]
-    if shown.version <= token.version:
-        return []
-    lines = []
-    alone = shown.version == token.version + own_writes
-    if alone or (own_writes and marker_s is None):
-        lines.append(set_cookie(choices, secure, shown, life_s))
-    if marker_s is not None and (seen.markers or not alone):
-        lines.append(marker(choices, secure, shown, marker_s))
-    return lines + delete_markers(choices, secure, seen)
+    """:func:`changes_to_show` as the values of ``Set-Cookie``."""
+    changes = changes_to_show(seen, shown, own_writes=own_writes, life_s=life_s, marker_s=marker_s)
+    return [_spell(choices, secure, change) for change in changes]
 
 
 def set_cookie(choices: CookieChoices, secure: bool, token: Token, life_s: int | None) -> str:
     """``Set-Cookie`` for a session; with ``life_s`` None, the cookie lives until the browser is closed."""
-    return _spell(choices, secure, "", token.spell(), life_s)
-
-
-def delete_cookies(choices: CookieChoices, secure: bool, seen: Presented) -> list[str]:
-    """The values of ``Set-Cookie`` for a request that has destroyed the session which it presented."""
-    return [_spell(choices, secure, "", "", 0), *delete_markers(choices, secure, seen)]
+    return _spell(choices, secure, Change("", token.spell(), life_s))
 
 
 def marker(choices: CookieChoices, secure: bool, token: Token, life_s: int) -> str:
     """``Set-Cookie`` for a marker."""
-    return _spell(choices, secure, f"-v{token.version}-{_whose(token)}", "1", life_s)
+    return _spell(choices, secure, marker_change(token, life_s))
 
 
-def delete_markers(choices: CookieChoices, secure: bool, seen: Presented) -> list[str]:
-    """``Set-Cookie`` for the markers that a newer one, or the session's end, replaces; the lowest few at a time."""
+def delete_cookies(choices: CookieChoices, secure: bool, seen: Presented) -> list[str]:
+    """:func:`changes_to_end` as the values of ``Set-Cookie``."""
+    return [_spell(choices, secure, change) for change in changes_to_end(seen)]
+
+
+def _without_markers(seen: Presented) -> list[Change]:
+    """Without those that a newer one, or the session's end, replaces; the lowest few at a time."""
     token = seen.token
     if token is None:
         return []
-    return [_spell(choices, secure, f"-v{one}-{_whose(token)}", "", 0) for one in seen.markers[:_MOST_DELETED]]
+    return [Change(f"-v{one}-{_whose(token)}", "", 0) for one in seen.markers[:_MOST_DELETED]]
 
 
-def _spell(choices: CookieChoices, secure: bool, suffix: str, value: str, life_s: int | None) -> str:
-    life = "" if life_s is None else f"; Max-Age={min(life_s, _LONGEST_LIFE_S)}"
+def _spell(choices: CookieChoices, secure: bool, change: Change) -> str:
+    life = "" if change.life_s is None else f"; Max-Age={min(change.life_s, _LONGEST_LIFE_S)}"
     domain = "" if choices.domain is None else f"; Domain={choices.domain}"
     safe = "; Secure" if is_secure(choices, secure) else ""
-    name = cookie_name(choices, secure)
-    return f"{name}{suffix}={value}{life}; Path={choices.path}{domain}{safe}; HttpOnly; SameSite={choices.same_site}"
+    pair = f"{cookie_name(choices, secure)}{change.suffix}={change.value}"
+    return f"{pair}{life}; Path={choices.path}{domain}{safe}; HttpOnly; SameSite={choices.same_site}"
