@@ -126,6 +126,43 @@ print(sorted(name for name in sys.modules if name.startswith(("farmsyncd.data", 
     assert (done.stdout, done.stderr) == ("[]\n[]\n", "")
 
 
+SESSIONS_MAY_IMPORT = {
+    "twisted": "farmsyncd.sessions.twisted",
+    "zope": "farmsyncd.sessions.twisted",
+    "flask": "farmsyncd.sessions.flask",
+    "werkzeug": "farmsyncd.sessions.flask",
+    "markupsafe": "farmsyncd.sessions.flask",
+    "django": "farmsyncd.sessions.django",
+    "psycopg": "farmsyncd.sessions.stores.postgres",
+    "psycopg_pool": "farmsyncd.sessions.stores.postgres",
+}
+
+
+def test_sessions_need_a_framework_or_a_driver_only_where_it_is_used() -> None:
+    code = """
+import sys
+import farmsyncd.sessions, farmsyncd.sessions.wsgi, farmsyncd.sessions.asgi
+from farmsyncd.sessions.stores.url import open_store
+open_store("sqlite:///never-opened.db").close()
+heavy = {"twisted", "zope", "flask", "werkzeug", "django", "starlette", "psycopg", "psycopg_pool", "click", "rich"}
+print(sorted(name for name in sys.modules if name.partition(".")[0] in heavy))
+"""
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_each_framework_and_driver_is_imported_by_its_own_part_of_the_sessions_alone() -> None:
+    wrong = [
+        f"{dotted(path)} imports {module}"
+        for path in MODULES
+        if layer(dotted(path)) == "sessions"
+        for module in imported(path)
+        if (place := SESSIONS_MAY_IMPORT.get(module.partition(".")[0]))
+        and not f"{dotted(path)}.".startswith(f"{place}.")
+    ]
+    assert wrong == []
+
+
 def test_each_file_says_what_it_is_for() -> None:
     assert [str(path) for path in SOURCES if not ast.get_docstring(ast.parse(path.read_bytes()))] == []
 
