@@ -1,4 +1,7 @@
-"""Run the demo: ``python -m demo``; ``SITE`` names a directory to use instead of the shop, ``KEEP=1`` keeps it up."""
+"""Run the demo: ``python -m demo``; ``KEEP=1`` keeps the farm up.
+
+``SITE`` names a directory to use instead of the shop: the nodes serve it as data, and there are no carts.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from rich.console import Console
 from rich.live import Live
 
 from demo.farm import MEMBERS, Farm, FarmFailedError
-from demo.live import picture
+from demo.live import moves, picture
 from demo.shop import marked_copy, shop
 from demo.shopper import ADDRESSES, Shopper
 from farmsyncd.cli.report import print_report
@@ -48,17 +51,18 @@ def main() -> int:
 
 def _demo(root: Path, site: Path | None, console: Console) -> int:
     old, new, page = _versions(root, site)
+    application = "demo.storefront:application" if site is None else None
     console.print(
         f"[bold]Starting[/] a data server, {len(MEMBERS)} nodes whose clocks are wrong on purpose, a balancer"
     )
-    with Farm(root) as farm:
+    with Farm(root, application) as farm:
         first = json.loads(farm.farmsync("publish", "shop", str(old), "--now", "--json"))["version"]
         console.print(f"[bold]Published[/] version {version(first)}, to be active as soon as all can follow")
         _until(farm, lambda status: _all_serve(status, first), "the first version to be active everywhere")
-        _until_reachable(f"{farm.shop_url}/shop/{page}")
+        url = f"{farm.shop_url}/" if application else f"{farm.shop_url}/shop/{page}"
+        _until_reachable(url)
         with ExitStack() as shop:
-            url = f"{farm.shop_url}/shop/{page}"
-            shoppers = [shop.enter_context(Shopper(url, address)) for address in ADDRESSES]
+            shoppers = [shop.enter_context(Shopper(url, one, buys=site is None)) for one in ADDRESSES]
             second = json.loads(farm.farmsync("publish", "shop", str(new), "--in", str(_COUNTDOWN), "--json"))
             console.print(f"[bold]Scheduled[/] version {version(second['version'])} in {_COUNTDOWN} s\n")
             with Live(console=console, auto_refresh=False, transient=not console.is_terminal) as live:
@@ -79,8 +83,10 @@ def _demo(root: Path, site: Path | None, console: Console) -> int:
         pages = sum(shopper.pages.total() for shopper in shoppers)
         failures = sum(shopper.failures for shopper in shoppers)
         console.print(f"\n{pages} pages were fetched through the balancer, {failures} failed")
+        if application:
+            _lose_a_node(farm, shoppers, console)
         if os.environ.get("KEEP") == "1":
-            _keep(farm, page, console)
+            _keep(farm, url, console)
     return 0
 
 
@@ -128,9 +134,32 @@ def _whole_report(farm: Farm, cycle: int) -> dict[str, Any]:
         time.sleep(0.2)
 
 
-def _keep(farm: Farm, page: str, console: Console) -> None:
-    console.print(f"\nThe farm stays up until Ctrl-C. The shop: {farm.shop_url}/shop/{page}")
+def _lose_a_node(farm: Farm, shoppers: list[Shopper], console: Console) -> None:
+    """Kill the node that holds a shopper's cart; the next request of each of its shoppers must find the cart whole."""
+    lost = sum(shopper.lost for shopper in shoppers)
+    bought = sum(shopper.bought for shopper in shoppers)
+    if lost:
+        raise FarmFailedError(f"expected each page to show all that was in the cart, and {lost} did not")
+    console.print(f"{bought} things were put into carts, and each page showed all that were there")
+    victim = max(shoppers, key=lambda shopper: shopper.bought).node
+    moved = [shopper for shopper in shoppers if shopper.node == victim]
+    farm.kill(victim)
+    console.print(
+        f"\n[bold]Killed[/] {victim} (SIGKILL), which held {len(moved)} of the carts; their shoppers go on:\n"
+    )
+    rows = []
+    for shopper in moved:
+        items = shopper.look("/cart")
+        rows.append((shopper.address, shopper.bought, victim, shopper.node, items))
+    console.print(moves(rows))
+    if any(before != after or is_at in {victim, ""} for _, before, _, is_at, after in rows):
+        raise FarmFailedError(f"expected the carts of {victim} whole at other nodes")
+
+
+def _keep(farm: Farm, url: str, console: Console) -> None:
+    console.print(f"\nThe farm stays up until Ctrl-C. The shop: {url}")
     console.print(f"Try: farmsync status --data {farm.data}")
+    console.print(f"     farmsync sessions list --store {farm.sessions}")
     try:
         signal.pause()
     except KeyboardInterrupt:

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import quote
 from urllib.request import urlopen
 
 import attrs
@@ -51,12 +52,17 @@ class FarmFailedError(Exception):
 
 
 class Farm:
-    """Starts the daemons in ``root`` and ends them all when the block is left."""
+    """Starts the daemons in ``root`` and ends them all when the block is left.
 
-    def __init__(self, root: Path) -> None:
+    ``wsgi`` names an application that the nodes serve beside the data, with sessions in one file, ``sessions``.
+    """
+
+    def __init__(self, root: Path, wsgi: str | None = None) -> None:
+        self.sessions = f"sqlite:///{quote(str(root / 'sessions.db'))}"
         self._root = root
         self._admin = root / "admin"
-        self._running: list[subprocess.Popen[bytes]] = []
+        self._application = () if wsgi is None else ("--wsgi", wsgi, "--sessions", self.sessions)
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
         self.data = ""
         self.status_url = ""
         self.shop_url = ""
@@ -81,7 +87,7 @@ class Farm:
             self._daemon(
                 "node", "--state", str(self._root / member.name), "--data", self.data, "--name", member.name,
                 f"--skew={member.skew},{member.ppm}", "--http", f"tcp:{port}:interface=127.0.0.1",
-                "--serve", f"127.0.0.1:{port}", name=member.name, wait=False,
+                "--serve", f"127.0.0.1:{port}", *self._application, name=member.name, wait=False,
             )  # fmt: skip
         for member in MEMBERS:
             self._wait_for(member.name)
@@ -92,13 +98,11 @@ class Farm:
         name = name or kind
         (self._root / "logs").mkdir(exist_ok=True)
         with (self._root / "logs" / name).open("wb") as log:
-            self._running.append(
-                subprocess.Popen(
-                    [*_TWISTD, "-n", "--pidfile=", f"farmsync-{kind}", *options,
-                     "--addresses", str(self._root / f"{name}.json")],
-                    stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=self._root,
-                    env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
-                )
+            self._running[name] = subprocess.Popen(
+                [*_TWISTD, "-n", "--pidfile=", f"farmsync-{kind}", *options,
+                 "--addresses", str(self._root / f"{name}.json")],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=self._root,
+                env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
             )  # fmt: skip
         return self._wait_for(name) if wait else {}
 
@@ -106,13 +110,19 @@ class Farm:
         path = self._root / f"{name}.json"
         deadline = time.monotonic() + _PATIENCE
         while not path.exists():
-            gone = any(process.poll() is not None for process in self._running)
+            gone = any(process.poll() is not None for process in self._running.values())
             if gone or time.monotonic() > deadline:
                 log = (self._root / "logs" / name).read_text(errors="replace")[-2000:]
                 raise FarmFailedError(f"{name} did not come up; its log ends with:\n{log}")
             time.sleep(0.05)
         addresses: dict[str, str] = json.loads(path.read_text())
         return addresses
+
+    def kill(self, name: str) -> None:
+        """End a daemon as a crash would: nothing is said, nothing is saved."""
+        process = self._running.pop(name)
+        process.kill()
+        process.wait()
 
     def status(self) -> dict[str, Any]:
         """The data server's view of the farm: the JSON of ``farmsync status --json``."""
@@ -138,9 +148,9 @@ class Farm:
         return done.stdout
 
     def _stop(self) -> None:
-        for process in self._running:
+        for process in self._running.values():
             process.send_signal(signal.SIGTERM)
-        for process in self._running:
+        for process in self._running.values():
             try:
                 process.wait(_GRACE)
             except subprocess.TimeoutExpired:

@@ -27,10 +27,18 @@ def picture(status: dict[str, Any], shoppers: Sequence[Shopper], places: Mapping
 
 
 def _shoppers(shoppers: Sequence[Shopper], places: Mapping[str, str]) -> RenderableType:
-    made = table("SHOPPER", "STICKS TO", "PAGES SEEN")
+    made = table("SHOPPER", "STICKS TO", "IN THE CART", "PAGES SEEN", right=("IN THE CART",))
     for shopper in shoppers:
         pages = ", ".join(f"{count} of {version(name)}" for name, count in list(shopper.pages.items()))
-        made.add_row(shopper.address, places.get(shopper.address, "-"), pages or "-")
+        made.add_row(shopper.address, places.get(shopper.address, "-"), str(shopper.bought), pages or "-")
+    return made
+
+
+def moves(rows: Sequence[tuple[str, int, str, str, int]]) -> RenderableType:
+    """Shoppers whose node is gone: who, what was in the cart, at which node; where they are now, and what is in it."""
+    made = table("SHOPPER", "WAS AT", "CART", "IS AT", "CART NOW", right=("CART", "CART NOW"))
+    for address, before, was_at, is_at, after in rows:
+        made.add_row(address, was_at, str(before), is_at, str(after))
     return made
 
 

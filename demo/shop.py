@@ -1,37 +1,27 @@
-"""The demo's two versions: the small shop with its spring and its summer price list, or the user's own directory."""
+"""The demo's two versions: the shop's spring and its summer price list, or the user's own directory."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 from pathlib import Path
 
 SITE = Path(__file__).parent / "site"
-_PRICE = re.compile(r"\{\{price:(\w+)\}\}")
 MARK = "farmsync-demo.txt"
 
 
 def shop(target: Path, edition: str, percent: int) -> Path:
-    """Write the shop into ``target``, every page from one price list at ``percent`` of the list's prices."""
-    prices = {name: cents * percent // 100 for name, cents in _list_prices().items()}
-    for source in sorted(SITE.rglob("*")):
-        made = target / source.relative_to(SITE)
-        if source.is_dir():
-            made.mkdir(parents=True, exist_ok=True)
-        elif source.name == "prices.json":
-            made.write_text(json.dumps({"edition": edition, "prices": prices}, indent=2) + "\n")
-        else:
-            made.parent.mkdir(parents=True, exist_ok=True)
-            text = source.read_text().replace("{{edition}}", edition)
-            made.write_text(_PRICE.sub(lambda found: f"{prices[found[1]] / 100:.2f} EUR", text))
+    """Write the shop's data into ``target``: its pictures, and a list at ``percent`` of the usual prices."""
+    shutil.copytree(SITE, target, dirs_exist_ok=True)
+    told = json.loads((SITE / "products.json").read_text())
+    told["edition"] = edition
+    if percent != 100:
+        for product in told["products"]:
+            product["was"] = product["price"]
+            product["price"] = product["price"] * percent // 100
+    (target / "products.json").write_text(json.dumps(told, indent=2) + "\n")
     return target
-
-
-def _list_prices() -> dict[str, int]:
-    prices: dict[str, int] = json.loads((SITE / "prices.json").read_text())["prices"]
-    return prices
 
 
 def marked_copy(site: Path, target: Path, text: str) -> Path:

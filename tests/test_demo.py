@@ -17,13 +17,19 @@ def demo(tmp_path: Path, **env: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def test_the_demo_flips_a_farm_and_reports_it(tmp_path: Path) -> None:
+def test_the_demo_flips_a_farm_reports_it_and_brings_carts_over_a_nodes_death(tmp_path: Path) -> None:
     done = demo(tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "between the first and the last of 5 nodes" in done.stdout
     assert " 0 failed" in done.stdout
     for name in ("web1", "web2", "web3", "web4", "web5", "127.0.1.1", "127.0.1.6"):
         assert name in done.stdout
+    assert "things were put into carts, and each page showed all that were there" in done.stdout
+    moved = [line.split() for line in done.stdout.partition("CART NOW")[2].splitlines() if line.startswith("127.0.1.")]
+    assert moved, "the node that was killed had shoppers"
+    for _shopper, was_at, cart, is_at, cart_now in moved:
+        assert was_at != is_at
+        assert cart == cart_now
     assert not list(tmp_path.glob("farmsync-demo-*")), "nothing is left behind"
 
 
@@ -34,6 +40,7 @@ def test_the_demo_takes_a_directory_of_ones_own(tmp_path: Path) -> None:
     done = demo(tmp_path, SITE=str(site))
     assert done.returncode == 0, done.stdout + done.stderr
     assert " 0 failed" in done.stdout
+    assert "Killed" not in done.stdout, "there are no carts in what is only data"
     assert [path.name for path in site.iterdir()] == ["a page.txt"], "the directory is only read"
 
 
