@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from farmsyncd.core.chunks import Damaged
 from farmsyncd.core.delta import Bundle
 from farmsyncd.core.messages.content import Chunk
-from farmsyncd.edges.content import checking, deltas, packing, tree
+from farmsyncd.edges.content import checking, deltas, durable, packing, tree, writeback
 from farmsyncd.edges.content.assembly import Assembler, Base, Cancelled
 from farmsyncd.edges.content.packs import ChunkStore
 from farmsyncd.errors import LocalError, Unavailable
@@ -86,9 +86,9 @@ def test_a_first_copy_is_the_published_tree(nodes: dict[bytes, Node], workers: i
 
 
 @settings(max_examples=60)
-@given(steps(), st.booleans())
+@given(steps(), st.sampled_from(["chunks", "delta", "delta meanwhile"]))
 def test_any_step_by_chunks_or_by_delta_is_the_published_tree(
-    step: tuple[dict[bytes, Node], dict[bytes, Node]], by_delta: bool
+    step: tuple[dict[bytes, Node], dict[bytes, Node]], way: str
 ) -> None:
     with workshop() as here:
         before, after = grow(here / "before", step[0]), grow(here / "after", step[1])
@@ -96,14 +96,17 @@ def test_any_step_by_chunks_or_by_delta_is_the_published_tree(
         manifest = after.manifest
         bundles: list[Bundle] = []
         made = deltas.make(before.manifest, after.manifest, store_of(here / "packs", before, after), here / "delta")
-        if by_delta and made is not None:
+        if way != "chunks" and made is not None:
             manifest, bundles = read_delta(made.path.read_bytes(), before.manifest, after.manifest.version)
         assembler = Assembler(here / "copy", manifest, [base])
         assembler.prepare()
         early = assembler.lacking()
-        assembler.reuse()
-        assert assembler.lacking() == early
-        assembler.apply(bundles)
+        if way == "delta meanwhile":
+            assembler.reuse(bundles)
+        else:
+            assembler.reuse()
+            assert assembler.lacking() == early
+            assembler.apply(bundles)
         assembler.take(after.chunks(assembler.lacking()))
         assembler.finish()
         assembler.close()
@@ -255,6 +258,20 @@ def test_chunks_that_were_not_asked_for_are_passed_over(tmp_path: Path, old: Ver
     assembler.finish()
     assembler.close()
     assert look(tmp_path / "copy") == look(new.path)
+
+
+def test_only_an_update_gives_back_the_memory_of_large_files(
+    tmp_path: Path, new: Version, base: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_back: list[int] = []
+    monkeypatch.setattr(writeback, "LARGE", 20_000)
+    monkeypatch.setattr(writeback, "WINDOW", 5_000)
+    monkeypatch.setattr(durable, "give_back", lambda _fd, _at, length: given_back.append(length))
+    stage(new, tmp_path / "first")
+    assert given_back == []
+    stage(new, tmp_path / "update", base)
+    assert sum(given_back) > 10_000
+    assert look(tmp_path / "update") == look(tmp_path / "first") == look(new.path)
 
 
 def test_an_unfinished_tree_is_not_finished(tmp_path: Path, new: Version) -> None:

@@ -478,3 +478,38 @@ def test_no_links_are_made_while_a_version_is_on_its_way_in_nor_after_the_end(tm
     bench.time.advance(10)
     assert spares(bench) == []
     bench.crash()
+
+
+@pytest.fixture
+def read_in(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The versions whose large files were read in."""
+    versions: list[str] = []
+    monkeypatch.setattr(
+        "farmsyncd.edges.content.readin.read_in",
+        lambda _root, manifest, _room, _rest: versions.append(manifest.version),
+    )
+    return versions
+
+
+def test_large_files_of_an_update_are_read_in_a_while_after_it_came(bench: Bench, read_in: list[str]) -> None:
+    first = serving(bench, "one")
+    bench.time.advance(10)
+    assert read_in == [], "the first version did not pass by"
+    turn = staged(bench, first, "two", 2, in_s=60)
+    bench.time.advance(4.9)
+    assert read_in == []
+    bench.time.advance(0.2)
+    assert read_in == [turn.version]
+    bench.time.advance(120)
+    assert read_in == [turn.version], "once is enough"
+
+
+def test_nothing_is_read_in_after_the_end_nor_what_has_gone_again(bench: Bench, read_in: list[str]) -> None:
+    first = serving(bench, "one")
+    turn = staged(bench, first, "two", 2, in_s=60)
+    bench.replica.shelf.drop([turn.version])
+    bench.time.advance(10)
+    staged(bench, first, "three", 3, in_s=60)
+    bench.replica.stop()
+    bench.time.advance(10)
+    assert read_in == []

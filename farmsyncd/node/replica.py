@@ -241,7 +241,7 @@ class Replica:
                 wait_s=self._spread(turn),
                 spare=self._upkeep.links,
             )
-        )
+        ).addCallback(self._upkeep.brought)
 
     def _spread(self, turn: Turn) -> float:
         """How long to wait before staging, at random: never much of the time that is left until the turn."""

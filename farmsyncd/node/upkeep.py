@@ -1,7 +1,12 @@
-"""What is done for a node's disk when nothing else is: old versions are removed, and links made for the next one."""
+"""What is done for a node's disk when nothing else is.
+
+Old versions are removed, links are made for the next one, and large files that came in are read into memory.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Callable, Collection
 from typing import Final
 
@@ -12,13 +17,19 @@ from twisted.python.failure import Failure
 from farmsyncd.core.retention import removable
 from farmsyncd.core.snapshot import Manifest
 from farmsyncd.edges.cache.cachedir import CacheDir
+from farmsyncd.edges.content import readin
+from farmsyncd.edges.content.crew import Cancelled
 from farmsyncd.node.record import Record
 from farmsyncd.node.shelf import Shelf
 from farmsyncd.node.staging.spare import Spare
 from farmsyncd.node.surroundings import Surroundings
 
 AHEAD_S: Final = 5.0
-"""How long after a swap links are made for the next version, if nothing is known of that one by then."""
+"""How long after a swap links are made for the next version, if nothing is known of that one by then.
+
+As long after a version came in, its large files are read into memory.
+"""
+_NAP_S: Final = 0.01
 
 
 class Upkeep:
@@ -41,7 +52,9 @@ class Upkeep:
         self._keep = around.keep
         self._wakes = around.wakes
         self._busy = busy
+        self._rest = around.rest
         self._going: set[str] = set()
+        self._came: Manifest | None = None
         self._ahead: IDelayedCall | None = None
         self._stopped = False
 
@@ -67,6 +80,16 @@ class Upkeep:
             # First the disk must know what took its place; but no record of a swap may wait for the removal.
             written = self._disk.run(lambda: None)
             written.addCallback(lambda _: self._cleaner.run(self._remove, going)).addErrback(self._failed)
+        self._soon()
+
+    def brought(self, manifest: Manifest) -> Manifest:
+        """A version came in: it is given on."""
+        if self._shelf.versions:  # else it is the first one, and was not put together aside from memory
+            self._came = manifest
+            self._soon()
+        return manifest
+
+    def _soon(self) -> None:
         self._forget_ahead()
         if not self._stopped:
             self._ahead = self._wakes.callLater(AHEAD_S, self._look_ahead)
@@ -78,9 +101,23 @@ class Upkeep:
 
     def _look_ahead(self) -> None:
         self._ahead = None
+        came, self._came = self._came, None
+        if came is not None and came.version in self._shelf.versions:
+            self._cleaner.run(self._read_in, came).addErrback(self._failed_ahead)
         version = self._shelf.current()
         if version in self._shelf.versions and not self._busy():
             self._cleaner.run(self._make_links, self._shelf.manifest(version)).addErrback(self._failed_ahead)
+
+    def _read_in(self, came: Manifest) -> None:
+        """In the cleaner's thread."""
+        with contextlib.suppress(Cancelled):
+            readin.read_in(self._cache.version_path(came.version), came, readin.room(), self._gently)
+
+    def _gently(self, amount: int) -> None:
+        if self._stopped:
+            raise Cancelled("the node stops")
+        self._rest(amount)
+        time.sleep(_NAP_S)
 
     def _make_links(self, manifest: Manifest) -> None:
         """In the cleaner's thread."""

@@ -10,7 +10,8 @@ Nothing here knows the reactor; all of it blocks, and is meant for worker thread
 ``deltas``     the difference between two versions, made once, sent to every node
 ``assembly``   a manifest and what comes into a directory, verified and durable: ``leftovers`` of
                an earlier attempt, a ``basetree`` to take from, what is ``wanted``, the tree that
-               is ``growing`` and ``settling``, by a ``crew`` of threads
+               is ``growing`` and ``settling``, with ``writeback`` of its large files, by a ``crew``
+               of threads; ``readin`` for after that
 ``checking``   a tree held against its manifest
 ``durable``    what it takes for bytes to survive a crash
 ``space``      full disks, foreseen

@@ -108,7 +108,7 @@ class Assembler:
         """
         with self._reported():
             plan = parts.plan(self._manifest, [base.manifest for base in self._bases])
-            tree = self._tree = GrowingTree(self._target)
+            tree = self._tree = GrowingTree(self._target, passing=bool(self._bases))
             kept = leftovers.take_up(tree, plan, self._bases, self._crew.check)
             remaining = [entry for entry in plan.fresh if entry.path not in kept.complete]
             there = [entry for entry in plan.fresh if entry.path in kept.complete or entry.path in kept.partial]
@@ -139,16 +139,18 @@ class Assembler:
             if digest in wanted and digest not in self._sources
         ]
 
-    def reuse(self) -> None:
+    def reuse(self, bundles: Sequence[Bundle] = ()) -> None:
         """Copy what chunks there are, then link what files there are, from the bases. Once; again does nothing.
 
-        What a base turns out not to have any more is lacking from then on.
+        What a base turns out not to have any more is lacking from then on. ``bundles`` are applied meanwhile, see
+        :meth:`apply`.
         """
         with self._reported():
             to_link, self._to_link = self._to_link, []
             refused: list[Shared] = []
-            # Copies first: the disk writes them, and a second thread makes links meanwhile.
+            # Copies first: the disk writes them, and a second thread does all the rest meanwhile.
             tasks: list[Callable[[], None]] = [partial(self._copy, group) for group in self._copies()]
+            tasks += self._applying(bundles)
             tasks += [partial(self._link, group, refused) for group in _groups(to_link)]
             self._crew.share(lambda task: task(), tasks)
             if refused:
@@ -179,24 +181,27 @@ class Assembler:
         What cannot be made, since the base is damaged, stays lacking. Raises DeltaError for parts that do not fit,
         and Damaged for chunks that do not become what they should.
         """
+        with self._reported():
+            self._crew.share(lambda task: task(), self._applying(bundles))
+
+    def _applying(self, bundles: Sequence[Bundle]) -> list[Callable[[], None]]:
+        """What there is to do to apply ``bundles``."""
         if not bundles:
-            return
+            return []
         assert self._bases, "a delta leads from a base"
         base = self._bases[0].manifest
         old, new = base.distinct_chunks(), self._manifest.distinct_chunks()
         lengths = [delta.check_bundle(bundle, old, new) for bundle in bundles]
         known = parts.sources([base], {old[number][0] for bundle in bundles for number in bundle.prefix})
 
-        def make(item: tuple[Bundle, int]) -> None:
-            bundle, length = item
+        def make(bundle: Bundle, length: int) -> None:
             wanted = [new[number] for number in bundle.chunks]
             if any(digest in self._lacks for digest, _length in wanted):
                 prefix = self._prefix([old[number][0] for number in bundle.prefix], known)
                 if prefix is not None:
                     self._unbundle(delta.unpack(bundle.data, prefix, length), wanted)
 
-        with self._reported():
-            self._crew.share(make, list(zip(bundles, lengths, strict=True)))
+        return [partial(make, bundle, length) for bundle, length in zip(bundles, lengths, strict=True)]
 
     def finish(self) -> None:
         """Make the tree durable and read-only; :meth:`reuse` is done if it was not. LocalError if chunks lack."""

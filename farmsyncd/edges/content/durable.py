@@ -15,6 +15,7 @@ from farmsyncd.errors import LocalError, Unavailable
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 _IOV_MAX: Final = 1024
 _SYNC_FILE_RANGE_WRITE: Final = 2
+_SYNC_FILE_RANGE_ALL: Final = 7  # wait for what is being written, write what is not, wait again
 UNFINISHED: Final = ".new"
 """The end of the name that a file has until it is whole: what a crash leaves of it may be removed."""
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -64,9 +65,21 @@ def start_writing(fd: int, offset: int, length: int) -> None:
 
     Only a hint: file systems which do not know it are left to their own pace.
     """
-    _LIBC.sync_file_range(
-        ctypes.c_int(fd), ctypes.c_int64(offset), ctypes.c_int64(length), ctypes.c_uint(_SYNC_FILE_RANGE_WRITE)
-    )
+    _sync_file_range(fd, offset, length, _SYNC_FILE_RANGE_WRITE)
+
+
+def give_back(fd: int, offset: int, length: int) -> None:
+    """Wait until the disk has this range of ``fd``, and give back the memory that it takes.
+
+    Nothing is durable by that: what the disk failed at is told by a later sync. Only a hint, too.
+    """
+    _sync_file_range(fd, offset, length, _SYNC_FILE_RANGE_ALL)
+    with contextlib.suppress(OSError):
+        os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)
+
+
+def _sync_file_range(fd: int, offset: int, length: int, flags: int) -> None:
+    _LIBC.sync_file_range(ctypes.c_int(fd), ctypes.c_int64(offset), ctypes.c_int64(length), ctypes.c_uint(flags))
 
 
 def write_file(path: Path, *pieces: bytes | bytearray | memoryview, mode: int = 0o644) -> None:

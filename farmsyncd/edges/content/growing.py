@@ -14,20 +14,19 @@ import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from threading import Lock
 from typing import Final
 
 from farmsyncd.core.chunks import Buffer
 from farmsyncd.core.entries import Entry
-from farmsyncd.edges.content import durable
+from farmsyncd.edges.content import durable, writeback
 from farmsyncd.edges.content.settling import Settling
+from farmsyncd.edges.content.writeback import Writeback
 
 FILE_MODE: Final = 0o444
 EXEC_MODE: Final = 0o555
 DIR_MODE: Final = 0o555
 _GROWING_DIR_MODE: Final = 0o755
 _GROWING_FILE_MODE: Final = 0o644
-_WRITEBACK: Final = 8 * 1024 * 1024
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _ROOT: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -40,19 +39,19 @@ def mode_of(entry: Entry) -> int:
 class GrowingTree:
     """The tree under ``path``, which is made when it is not there. Methods may be called from several threads.
 
+    ``passing``: nobody reads it soon, so that large files need not stay in memory when they are written.
     Raises OSError wherever the file system refuses something.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, passing: bool = False) -> None:
         self.path = path
         path.mkdir(mode=_GROWING_DIR_MODE, parents=True, exist_ok=True)
         self.fd = os.open(path, _ROOT)
         # A mask that hides what is to be readable (twistd sets one) is undone file by file; else that is saved.
         self._masked = bool(_umask() & EXEC_MODE)
         self._settling = Settling(self.fd)
-        self._lock = Lock()
-        self._missing: dict[bytes, int] = {}
-        self._dirty: dict[bytes, int] = {}
+        self._passing = passing
+        self._writebacks: dict[bytes, Writeback] = {}
 
     def close(self) -> None:
         """Let go of the directory; again does nothing."""
@@ -96,9 +95,8 @@ class GrowingTree:
 
         With ``there`` it is a file that an earlier attempt laid out.
         """
-        with self._lock:
-            self._missing[entry.path] = missing
-            self._dirty[entry.path] = 0
+        passing = self._passing and entry.size >= writeback.LARGE
+        self._writebacks[entry.path] = Writeback(missing, passing=passing)
         if there:
             os.chmod(entry.path, _GROWING_FILE_MODE, dir_fd=self.fd)
             return
@@ -119,22 +117,10 @@ class GrowingTree:
             while view:
                 wrote = os.pwrite(fd, view, at)
                 view, at = view[wrote:], at + wrote
-            self._wrote(fd, entry, len(data))
+            if self._writebacks[entry.path].wrote(fd, offset, len(data)):
+                self.complete(fd, entry)
         finally:
             os.close(fd)
-
-    def _wrote(self, fd: int, entry: Entry, length: int) -> None:
-        with self._lock:
-            self._missing[entry.path] -= 1
-            last = not self._missing[entry.path]
-            dirty = self._dirty[entry.path] + length
-            flush = last or dirty >= _WRITEBACK
-            self._dirty[entry.path] = 0 if flush else dirty
-        if flush:
-            # The disk works from now on, while the rest of the tree is made; only what is dirty is written.
-            durable.start_writing(fd, 0, entry.size)
-        if last:
-            self.complete(fd, entry)
 
     def complete(self, fd: int, entry: Entry) -> None:
         """Give a file that has all its bytes its final permissions and time."""

@@ -87,14 +87,17 @@ class Work:
     def take_parts(self, parts: Sequence[bytes]) -> None:
         """Take parts of the step from the first base: the manifest's difference first, then chunks."""
         bundles: list[delta.Bundle] = []
+        begun = False
         for data in parts:
             part = delta.read_part(data)
             if isinstance(part, delta.Bundle):
                 bundles.append(part)
             elif self._reader is not None and (manifest := self._reader.add(part)) is not None:
                 self._begin(manifest)
-                self._running.reuse()
-        if bundles:
+                begun = True
+        if begun:
+            self._running.reuse(bundles)
+        elif bundles:
             self._running.apply(bundles)
 
     def _begin(self, manifest: Manifest, *, known: bool = False) -> None:
