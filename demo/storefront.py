@@ -66,12 +66,13 @@ def application(environ: dict[str, Any], start_response: Start) -> list[bytes]:
         environ["farmsync.node"],
     )
     answer = _answer(visit)
-    headers = [("X-Shop-Node", visit.node), ("Cache-Control", "private, no-cache")]
+    headers = [("Content-Type", "text/html; charset=utf-8"), ("Cache-Control", "private, no-cache")]
+    headers.append(("X-Shop-Node", visit.node))
     if answer.location is not None:
         start_response(answer.status, [*headers, ("Location", answer.location), ("Content-Length", "0")])
         return [b""]
     body = pages.page(visit.prices, visit.node, visit.cart(), answer.title, answer.main).encode()
-    start_response(answer.status, [*headers, ("Content-Type", "text/html; charset=utf-8")])
+    start_response(answer.status, headers)
     return [body]
 
 

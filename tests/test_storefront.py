@@ -42,7 +42,11 @@ class Client:
             "farmsync.node": "web1",
         }  # fmt: skip
         said: list[Any] = []
-        pieces = validator(application)(environ, lambda status, headers, *_: said.append((status, headers)))
+
+        def start(status: str, headers: list[tuple[str, str]], _exc_info: object = None, /) -> Any:
+            said.append((status, headers))
+
+        pieces: Any = validator(application)(environ, start)
         text = b"".join(pieces).decode()
         pieces.close()
         return said[0][0], dict(said[0][1]), text
