@@ -11,6 +11,7 @@ import logging
 import os
 import random
 import sqlite3
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -188,9 +189,13 @@ class SqliteFile:
         return connection
 
     def _create(self) -> None:
-        """Make the file before SQLite does, readable by its owner alone."""
-        with contextlib.suppress(OSError):  # SQLite will say what is wrong
-            os.close(os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        """Make the file before SQLite does, readable by its owner alone.
+
+        It must not be opened for that: whoever closes a file takes away all locks that their process has on it, those
+        of SQLite's connections too. The next process to leave would then take the write-ahead log with it.
+        """
+        with contextlib.suppress(OSError):  # it is there, or SQLite will say what is wrong
+            os.mknod(self._path, stat.S_IFREG | 0o600)
 
     def before_fork(self) -> None:
         """Close, and let nobody open until the fork is done: a child must not inherit SQLite's idea of its locks."""
