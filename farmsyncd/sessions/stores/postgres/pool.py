@@ -116,13 +116,13 @@ class Pool:
 
     def _is_away(self, why: str) -> None:
         if not self._away:
-            _log.warning("the sessions' database %s is away: %s", self._shown, why)
+            _log.debug("%s is away: %s", self._shown, why)  # what uses the store says so too, once
         self._away = why
         self._try_at = time.monotonic() + _PAUSE_S
 
     def _is_back(self) -> None:
         if self._away:
-            _log.info("the sessions' database %s is back", self._shown)
+            _log.debug("%s is back", self._shown)
         self._away = ""
 
     def _unavailable(self) -> StoreUnavailable:
