@@ -1,0 +1,328 @@
+"""Sessions for twisted.web: a ``Site`` that stores them, and ``farmsync_session(request)``, a Deferred of one.
+
+::
+
+    class Cart(Resource):
+        isLeaf = True
+
+        def render_POST(self, request):
+            ensureDeferred(self.add(request)).addErrback(request.processingFailed)
+            return NOT_DONE_YET
+
+        async def add(self, request):
+            session = await farmsync_session(request)
+            session["count"] = session.get("count", 0) + 1
+            request.write(b"%d in your cart" % session["count"])
+            request.finish()
+
+    site = SessionSite(root, Sessions.at("postgresql://..."))
+
+The Deferred has fired already for a session that this node knows; otherwise the database is asked in a thread. The
+reactor never waits for it. The session is stored between the request's first ``write`` (or ``finish``) and the first
+byte that leaves; what is written meanwhile is kept, and producers are paused. When it cannot be stored, the whole
+response is another one: 409 when another request changed the same key, 503 when the database is away. A response code
+of 500 and above leaves the session as it was.
+
+Twisted's own ``request.getSession()`` is another session, and works as ever. ``session.commit()``, ``reload()`` and
+``change()`` ask the database at once: call them in a thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+import attrs
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IRequest
+from twisted.web.server import Request, Site
+
+from farmsyncd.core.session.faults import SessionError, StoreUnavailable
+from farmsyncd.errors import FarmsyncError
+from farmsyncd.sessions.engine import Sessions
+from farmsyncd.sessions.exchange import Exchange
+from farmsyncd.sessions.headers import added_headers
+from farmsyncd.sessions.session import Session
+from farmsyncd.sessions.settings import CookieSettings
+
+_T = TypeVar("_T")
+_OF_THE_CONNECTION = (b"connection", b"server", b"date")
+
+
+def farmsync_session(request: IRequest) -> Deferred[Session]:
+    """The session of a request of a :class:`SessionSite`; fails with StoreUnavailable when the database is away."""
+    if not isinstance(request, SessionRequest):
+        raise TypeError(
+            f"expected a request of a SessionSite, found {request!r}; "
+            "serve the resource by farmsyncd.sessions.twisted.SessionSite"
+        )
+    return request.open_session()
+
+
+class SessionSite(Site):
+    """A Site whose requests have farmsync's sessions.
+
+    ``in_thread`` calls a function that blocks, and returns a Deferred of its result; by default it uses the reactor's
+    thread pool. A ``requestFactory`` must be a subclass of :class:`SessionRequest`.
+    """
+
+    def __init__(
+        self,
+        resource: Any,
+        sessions: Sessions,
+        *args: Any,
+        cookies: CookieSettings | None = None,
+        in_thread: Callable[[Callable[[], Any]], Deferred[Any]] | None = None,
+        requestFactory: Callable[..., SessionRequest] | None = None,  # noqa: N803  # as Site calls it
+        **kwargs: Any,
+    ) -> None:
+        make = partial(
+            SessionRequest if requestFactory is None else requestFactory,
+            sessions=sessions,
+            cookies=CookieSettings() if cookies is None else cookies,
+            in_thread=self._in_pool if in_thread is None else in_thread,
+        )
+        Site.__init__(self, resource, make, *args, **kwargs)
+
+    def _in_pool(self, function: Callable[[], _T]) -> Deferred[_T]:
+        reactor: Any = self.reactor
+        return deferToThreadPool(reactor, reactor.getThreadPool(), function)
+
+
+@attrs.define(eq=False)
+class _Held:
+    """A response that waits for its session to be stored: its head as it was at the first write, and what came then."""
+
+    code: int
+    message: bytes
+    headers: Headers
+    cookies: list[bytes]
+    pieces: list[bytes]
+    finished: bool = False
+    producer: Any = None
+    streaming: bool = False
+
+
+class SessionRequest(Request):
+    """A request whose response begins when its session has been stored."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        *args: Any,
+        sessions: Sessions,
+        cookies: CookieSettings,
+        in_thread: Callable[[Callable[[], Any]], Deferred[Any]],
+        **kwargs: Any,
+    ) -> None:
+        Request.__init__(self, *args, **kwargs)
+        self._sessions = sessions
+        self._session_cookies = cookies
+        self._in_thread = in_thread
+        self._exchange: Exchange | None = None
+        self._opening: list[Deferred[Session]] | None = None
+        self._held: _Held | None = None
+        self._begun = False
+        self._replaced = False
+
+    # -- the session ----------------------------------------------------------------------------------------------
+
+    def open_session(self) -> Deferred[Session]:
+        """See :func:`farmsync_session`."""
+        exchange = self._exchange
+        if exchange is None:
+            exchange = self._exchange = self._new_exchange()
+        session = exchange.open_cached() if self._opening is None else None
+        if session is not None:
+            if self._begun:
+                exchange.abandon()
+            return succeed(session)
+        waiting: Deferred[Session] = Deferred()
+        if self._opening is not None:
+            self._opening.append(waiting)
+            return waiting
+        self._opening = [waiting]
+        self._in_thread(exchange.open).addBoth(self._opened)
+        return waiting
+
+    def _new_exchange(self) -> Exchange:
+        lines = self.requestHeaders.getRawHeaders(b"cookie") or []
+        header = b"; ".join(lines).decode("latin-1") if lines else None
+        return Exchange(self._sessions, self._session_cookies, header, bool(self.isSecure()))  # type: ignore[no-untyped-call]
+
+    def _opened(self, result: Session | Failure) -> None:
+        waiting, self._opening = self._opening or [], None
+        if self._begun and self._exchange is not None:
+            self._exchange.abandon()
+        for one in waiting:
+            one.callback(result)  # a Failure fires the errbacks
+
+    # -- the response ---------------------------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        """Write a piece of the body; the first one stores the session."""
+        if self._replaced:
+            return
+        if self._held is not None:
+            if self._held.finished:
+                raise RuntimeError("Request.write called on a request after Request.finish was called.")
+            self._held.pieces.append(data)
+        elif self._begun or self._inFakeHead or not self._begin(data, finished=False):
+            Request.write(self, data)
+
+    def finish(self) -> None:
+        """End the response; a session is stored at the latest now."""
+        if self._replaced:
+            return
+        if self._held is not None:
+            self._held.finished = True
+        elif self._begun or self._disconnected or not self._begin(b"", finished=True):
+            Request.finish(self)
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:  # noqa: N802
+        """Register who writes the body; while the session is being stored, it waits."""
+        if self._replaced:
+            producer.stopProducing()
+        elif self._held is not None and self._held.producer is None:
+            self._hold(producer, streaming)
+        else:
+            Request.registerProducer(self, producer, streaming)
+
+    def unregisterProducer(self) -> None:  # noqa: N802
+        """The producer has written all it has."""
+        if self._held is not None and self._held.producer is not None:
+            self._held.producer = self.producer = None
+        elif not self._replaced:
+            Request.unregisterProducer(self)
+
+    def processingFailed(self, reason: Failure) -> Failure | None:  # noqa: N802
+        """The application failed; when it was the session that did, that is answered as when it cannot be stored."""
+        about_the_session = reason.check(SessionError, StoreUnavailable) is not None
+        if self._begun or self._disconnected or self._exchange is None or not about_the_session:
+            Request.processingFailed(self, reason)
+            return reason
+        self._begun = self._replaced = True
+        self._answer_instead(reason.value)
+        return None
+
+    def connectionLost(self, reason: Failure) -> None:  # noqa: N802
+        """The client has gone."""
+        Request.connectionLost(self, reason)
+        if self._held is not None and self._held.producer is not None:
+            self._held.producer.stopProducing()
+
+    def _begin(self, data: bytes, *, finished: bool) -> bool:
+        """Store the session; whether the response is held back meanwhile, or is another one now."""
+        self._begun = True
+        exchange = self._exchange
+        if exchange is None:
+            return False
+        if not exchange.finish_asks(self.code):
+            return self._finish_at_once(exchange)
+        self._held = _Held(
+            self.code, self.code_message, self.responseHeaders.copy(), list(self.cookies), [data], finished
+        )
+        if self.producer is not None:
+            producer, streaming = self.producer, bool(self.streamingProducer)
+            Request.unregisterProducer(self)
+            self._hold(producer, streaming)
+        exchange.session.seal()
+        storing = self._in_thread(partial(exchange.finish, self.code))
+        storing.addCallbacks(self._stored, self._not_stored).addErrback(self._failed)
+        return True
+
+    def _finish_at_once(self, exchange: Exchange) -> bool:
+        """Without the database; whether the response is another one now."""
+        try:
+            set_cookies = exchange.finish(self.code)
+        except FarmsyncError as error:
+            self._replaced = True
+            self._answer_instead(error)
+            return True
+        self._add_headers(set_cookies)
+        return False
+
+    def _hold(self, producer: Any, streaming: bool) -> None:
+        assert self._held is not None
+        self._held.producer, self._held.streaming = producer, streaming
+        self.producer, self.streamingProducer = producer, streaming
+        if streaming:
+            producer.pauseProducing()
+
+    def _stored(self, set_cookies: list[str]) -> None:
+        held = self._let_go()
+        if self._disconnected:
+            return
+        self._add_headers(set_cookies)
+        for piece in held.pieces:
+            self.write(piece)
+        if held.producer is not None:
+            self.producer = None
+            Request.registerProducer(self, held.producer, held.streaming)
+            if held.streaming:
+                held.producer.resumeProducing()
+        if held.finished:
+            Request.finish(self)
+
+    def _let_go(self) -> _Held:
+        """Give up holding back, and what the application changed in the response's head after its first write."""
+        held = self._held
+        assert held is not None
+        self._held = None
+        self.code, self.code_message = held.code, held.message
+        self.responseHeaders, self.cookies = held.headers, held.cookies
+        return held
+
+    def _add_headers(self, set_cookies: list[str]) -> None:
+        assert self._exchange is not None
+        headers = self.responseHeaders
+        present = [
+            (name.decode("latin-1"), value.decode("latin-1"))
+            for name, values in headers.getAllRawHeaders()
+            for value in values
+        ]
+        for name, value in added_headers(present, set_cookies, self._exchange.accessed):
+            if name == "Set-Cookie" and self.cookies:  # those of addCookie replace all that are among the headers
+                self.cookies.append(value.encode("latin-1"))
+            else:
+                headers.addRawHeader(name, value)
+
+    def _not_stored(self, failure: Failure) -> None:
+        self._let_go()
+        self._replaced = True
+        if failure.check(FarmsyncError) is None:
+            self._log.failure("the session of {request} could not be stored", failure, request=self)
+        if not self._disconnected:
+            self._answer_instead(failure.value)
+
+    def _answer_instead(self, error: Any) -> None:
+        """End the response as another one than the application's, which learns of it as of a client that has gone."""
+        assert self._exchange is not None
+        status, headers, body = self._exchange.answer(error)
+        kept = [(name, self.responseHeaders.getRawHeaders(name)) for name in _OF_THE_CONNECTION]
+        self.responseHeaders = Headers({name: values for name, values in kept if values is not None})
+        for name, value in headers:
+            self.responseHeaders.addRawHeader(name, value)
+        self.setResponseCode(status)
+        self.cookies, self.etag, self.lastModified, self._encoder = [], None, None, None
+        waiting, self.notifications = self.notifications, []
+        producer = self.producer
+        if producer is not None:
+            Request.unregisterProducer(self)
+        Request.write(self, body)
+        Request.finish(self)
+        if producer is not None:
+            producer.stopProducing()
+        for one in waiting:
+            one.errback(error)
+
+    def _failed(self, failure: Failure) -> None:
+        self._log.failure("the response to {request} could not be sent", failure, request=self)
+        if not self._disconnected and not self.finished:
+            self.loseConnection()  # type: ignore[no-untyped-call]
