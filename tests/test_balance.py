@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections import Counter
+
 import attrs
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,10 +16,17 @@ class Candidate:
     name: str
     connections: int
     weight: float = 1.0
+    doubted: bool = False
 
 
 candidates = st.lists(
-    st.builds(Candidate, st.integers(0, 9).map("n{}".format), st.integers(0, 5), st.sampled_from([0.1, 0.5, 1.0, 3.0])),
+    st.builds(
+        Candidate,
+        st.integers(0, 9).map("n{}".format),
+        st.integers(0, 5),
+        st.sampled_from([0.1, 0.5, 1.0, 3.0]),
+        st.booleans(),
+    ),
     unique_by=lambda node: node.name,
 )
 uniform = st.floats(0, 1, exclude_max=True)
@@ -31,7 +40,9 @@ def test_claim_s2_01_the_node_with_the_least_connections_for_its_weight_is_chose
     if not nodes:
         assert chosen is None
         return
-    assert chosen in [node for node in nodes if load(node) == min(map(load, nodes))]
+    least = [node for node in nodes if load(node) == min(map(load, nodes))]
+    idle = [node for node in nodes if node.connections == 0 and not node.doubted]
+    assert chosen in (idle or least if any(node.connections == 0 for node in least) else least)
 
 
 @given(st.lists(st.integers(0, 9), min_size=1), uniform)
@@ -46,6 +57,18 @@ def test_ties_go_to_each_of_them() -> None:
     chances = iter([0.0, 0.49, 0.5, 0.99])
     chosen = [least_connections(nodes, lambda: next(chances)) for _ in range(4)]
     assert [node.name for node in chosen if node] == list("aabb")
+
+
+def test_while_a_farm_is_idle_new_sources_spread_as_weights_do() -> None:
+    nodes = [Candidate("light", 0), Candidate("ramping", 0, 0.5), Candidate("heavy", 0, 2.5), Candidate("busy", 1, 1.5)]
+    chosen = [least_connections(nodes, lambda chance=number / 400: chance) for number in range(400)]  # type: ignore[misc]
+    counts = Counter(node.name for node in chosen if node)
+    assert counts == {"light": 100, "ramping": 50, "heavy": 250}
+    ramping, busy = Candidate("ramping", 0, 0.1), Candidate("busy", 3)
+    assert least_connections([ramping, busy], lambda: 0.0) == busy
+    doubted, idle = Candidate("doubted", 0, 5.0, doubted=True), Candidate("idle", 0)
+    assert {least_connections([doubted, idle], lambda: chance) for chance in (0.0, 0.99)} == {idle}  # noqa: B023
+    assert least_connections([doubted, busy], lambda: 0.0) == doubted
 
 
 @given(st.integers(1, 8), st.integers(1, 8))
@@ -96,7 +119,7 @@ def test_a_node_that_fails_fast_does_not_swallow_the_farm() -> None:
     penalty, failures = Penalty(5 * SECOND), 0
     for number in range(9 * 200):  # 200 new sources a second
         now_ns = number * SECOND // 200
-        bad = Candidate("bad", 0, penalty.factor(now_ns))
+        bad = Candidate("bad", 0, penalty.factor(now_ns), doubted=penalty.factor(now_ns) < 1)
         chosen = least_connections([Candidate("good", number // 9), bad], lambda: 0.0)
         if chosen is bad:
             penalty.add(now_ns)

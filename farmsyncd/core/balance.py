@@ -1,14 +1,18 @@
 """Which node a source that is not known yet is sent to: the one with the least connections for its weight.
 
-A node's load is its connections, and the one to come, over its weight: so of two idle nodes the heavier one is first,
-and a node of twice the weight carries twice the connections. The weight that counts is the configured one, less what
-:func:`ramped` takes from a node that has just come, whose caches are cold, and what :class:`Penalty` takes from one
-that does not take its connections: such a node has none open, and would otherwise be given all there are.
+A node's load is its connections, and the one to come, over its weight: so a node of twice the weight carries twice the
+connections. While a farm has little to do, that alone would send every new source to the heaviest node, and they stay
+where they went: so when the least load is an idle node's, it is one of all idle nodes that are in no doubt, by chance,
+and as often as its weight says. (What Linux' virtual server calls "shortest expected delay" and "never queue", together.)
+
+The weight that counts is the configured one, less what :func:`ramped` takes from a node that has just come, whose
+caches are cold, and what :class:`Penalty` takes from one that does not take its connections: such a node has none open,
+and would otherwise be given all there are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 import attrs
@@ -32,6 +36,10 @@ class Loaded(Protocol):
     def weight(self) -> float:
         """What counts of its weight now."""
 
+    @property
+    def doubted(self) -> bool:
+        """Whether it did not take a connection lately."""
+
 
 N = TypeVar("N", bound=Loaded)
 
@@ -41,11 +49,24 @@ def load(node: Loaded) -> float:
     return (node.connections + 1) / node.weight
 
 
-def least_connections(nodes: Iterable[N], random: Callable[[], float]) -> N | None:
-    """The node with the least load; None when there is no node.
+def least_connections(nodes: Sequence[N], random: Callable[[], float]) -> N | None:
+    """The node for a new source; None when there is no node.
 
-    Ties are broken by ``random`` (uniform in [0, 1), as ``random.random`` is).
+    Where it can be several, it is by ``random`` (uniform in [0, 1), as ``random.random`` is).
     """
+    best = candidates(nodes)
+    if len(best) < 2:
+        return best[0] if best else None
+    left = random() * sum(node.weight for node in best)
+    for node in best:
+        left -= node.weight
+        if left < 0:
+            return node
+    return best[-1]  # what rounding leaves
+
+
+def candidates(nodes: Sequence[N]) -> list[N]:
+    """Those whom a new source may be sent to: each as often as its weight says."""
     best: list[N] = []
     lowest = float("inf")
     for node in nodes:
@@ -55,7 +76,9 @@ def least_connections(nodes: Iterable[N], random: Callable[[], float]) -> N | No
             best = [node]
         elif found == lowest:
             best.append(node)
-    return best[int(random() * len(best))] if best else None
+    if all(node.connections for node in best):
+        return best
+    return [node for node in nodes if not node.connections and not node.doubted] or best
 
 
 def ramped(elapsed_ns: int, ramp_ns: int) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from farmsyncd.core.affinity import Affinity, Stay, shown
-from farmsyncd.core.balance import load
+from farmsyncd.core.balance import candidates, load
 from farmsyncd.lb.farm import Farm, Node
 from farmsyncd.lb.seating import GONE, STATES, Seating
 
@@ -37,8 +37,7 @@ class Explainer:
         stay = self._affinity.find(source, now_ns)
         takers = self._farm.takers()
         open_to_new = [node for node in takers if not node.full]
-        least = min((load(node) for node in open_to_new), default=None)
-        chosen = [node.name for node in open_to_new if load(node) == least]
+        chosen = [node.name for node in candidates(open_to_new)]
         goes_to, because = self._verdict(stay, chosen)
         return {
             "source": self._shown(source),
@@ -103,7 +102,10 @@ class Explainer:
         if node.full:
             return "no new sources: it has all the connections that it may have"
         if node.name in chosen:
-            return "the least load" if len(chosen) == 1 else "the least load, with others: one of them at random"
+            if len(chosen) == 1:
+                return "the least load"
+            what = "the least load" if node.connections else "idle"
+            return f"{what}, as others are: one of them at random, by weight"
         failures = node.penalty.failures(self._now_ns())
         lighter = ["it was new or back a short while ago"] if node.ramp_from_ns is not None else []
         lighter += ["it did not take all its connections lately"] if failures else []

@@ -74,6 +74,8 @@ class Node:
     """Whether it gets its own sources at this moment."""
     weight: float = 1.0
     """What its weight is at this moment."""
+    doubted: bool = False
+    """Whether it did not take a connection lately, so that its weight is less."""
 
     @property
     def name(self) -> str:
@@ -107,6 +109,7 @@ class Node:
             if ramp == 1.0:
                 self.ramp_from_ns = None
         factor = self.penalty.factor(now_ns)
+        self.doubted = factor < 1.0
         self.weight = self.whole_weight * ramp * factor
         return ramp < 1.0 or factor < 1.0
 

@@ -53,7 +53,9 @@ class _Successor(ProcessProtocol):
         """It has ended; while this one is still there, that was too early."""
         self._ended()
         if not reason.check(ProcessDone):
-            self._log.error("the balancer that was started to take over has ended: {why}", why=reason.getErrorMessage())
+            code = getattr(reason.value, "exitCode", None)
+            how = reason.getErrorMessage() if code is None else f"with status {code}, after it had said why"
+            self._log.error("the balancer that was started to take over has ended {how}: this one goes on", how=how)
 
 
 class Reloading(Service):
