@@ -334,3 +334,21 @@ def test_no_id_reaches_a_log(farm: Farm, caplog: pytest.LogCaptureFixture) -> No
         exchange.answer(caught.value)
     assert len(caplog.records) >= 3
     assert not [record for record in caplog.records for one in ids if one in record.getMessage()]
+
+
+def test_a_session_that_was_closed_by_its_layer_is_still_stored_by_finish(node: Node) -> None:
+    exchange = node.exchange(started(node, a=1))
+    exchange.session["a"] = 2
+    exchange.session.close()
+    with pytest.raises(SessionClosed):
+        exchange.session["a"] = 3
+    assert len(exchange.finish(200)) == 1
+    assert node.shows(known(exchange.session)) == {"a": 2}
+    assert exchange.finish(200) == []
+
+
+def test_nothing_is_stored_once_it_was_abandoned(node: Node) -> None:
+    exchange = node.exchange(started(node, a=1))
+    exchange.session["a"] = 2
+    exchange.abandon()
+    assert (exchange.finish(200), node.calls()) == ([], {})

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 import attrs
 
 from farmsyncd.core.session.encoding import Encoded, check_size, join, largest, split
-from farmsyncd.core.session.faults import SessionClosed, SessionConflict, SessionGone, StoreUnavailable
+from farmsyncd.core.session.faults import SessionConflict, SessionGone, StoreUnavailable
 from farmsyncd.core.session.merging import merge
 from farmsyncd.core.session.token import Token
 from farmsyncd.sessions.cache import Copy, short
@@ -61,8 +61,6 @@ class Committing:
 
     def commit(self, session: Session, *, even_empty: bool = False) -> None:
         """Store what the session has become; with ``even_empty``, a new session that nothing was put into too."""
-        if session.closed:
-            raise SessionClosed
         if not (session.opened or even_empty):
             return
         try:

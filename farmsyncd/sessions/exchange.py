@@ -36,7 +36,7 @@ Answer = tuple[int, list[tuple[str, str]], bytes]
 class Exchange:
     """One request. ``secure``: it came over TLS. ``permanent`` set to False: its cookie ends with the browser."""
 
-    __slots__ = ("_cookies", "_header", "_presented", "_secure", "_sessions", "permanent", "session")
+    __slots__ = ("_cookies", "_finished", "_header", "_presented", "_secure", "_sessions", "permanent", "session")
 
     def __init__(
         self,
@@ -52,6 +52,7 @@ class Exchange:
         self._header = cookie_header
         self._secure = secure
         self._presented: Presented | None = None
+        self._finished = False
         self.permanent = True
         self.session = kind(sessions, self._find)
         """The request's session: it is looked up when it is first used."""
@@ -99,23 +100,24 @@ class Exchange:
             return False  # finish raises it too, at once
 
     def finish(self, status: int) -> list[str]:
-        """Store what the application did, and close the session; the values of the response's ``Set-Cookie`` headers.
+        """Close the session and store what the application did; the values of the response's ``Set-Cookie`` headers.
 
-        With a ``status`` of 500 and above nothing is stored. A session that was not used costs nothing. Raises what
+        An event loop that calls this in a thread closes the session first, so that nothing changes it meanwhile. With
+        a ``status`` of 500 and above nothing is stored. A session that was not used costs nothing. Raises what
         :meth:`Session.commit` does.
         """
-        session = self.session
-        if session.closed:
+        if self._finished:
             return []
-        try:
-            if session.accessed and status < _FAILED:
-                self._sessions.commit(session)
-        finally:
-            session.close()
+        self._finished = True
+        session = self.session
+        session.close()
+        if session.accessed and status < _FAILED:
+            self._sessions.commit(session)
         return self.set_cookies()
 
     def abandon(self) -> None:
         """Nothing more is stored; for an application that has failed, or once all has been sent."""
+        self._finished = True
         self.session.close()
 
     def set_cookies(self) -> list[str]:
@@ -140,7 +142,7 @@ class Exchange:
 
     def answer(self, error: FarmsyncError) -> Answer:
         """What is sent instead of the application's response; with the cookies of what it had stored before."""
-        self.session.close()
+        self.abandon()
         status, headers, body = answer_for(error)
         return status, [*headers, *(("Set-Cookie", value) for value in self.set_cookies())], body
 

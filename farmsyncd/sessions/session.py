@@ -33,7 +33,7 @@ class Session(MutableMapping[str, Any]):
     """
 
     __slots__ = (
-        *("_accessed", "_closed", "_codec", "_ending", "_id", "_opening", "_row", "_sealed", "_sessions", "_view"),
+        *("_accessed", "_closed", "_codec", "_ending", "_id", "_opening", "_row", "_sessions", "_view"),
         *("destroyed", "life", "own_writes", "rotating", "touching"),
     )
 
@@ -46,7 +46,7 @@ class Session(MutableMapping[str, Any]):
         self._row: Copy | None = None
         self._id: str | None = None
         self._ending: Token | None = None
-        self._accessed = self._closed = self._sealed = False
+        self._accessed = self._closed = False
         self.destroyed = self.rotating = self.touching = False
         self.own_writes = 0
         self.life: Lifetime | None = None
@@ -159,6 +159,8 @@ class Session(MutableMapping[str, Any]):
         Raises SessionConflict, SessionGone, SessionTooLarge, NotStorable or StoreUnavailable; the session then still
         shows what the request made of it.
         """
+        if self._closed:
+            raise SessionClosed
         self._sessions.commit(self)
 
     def reload(self) -> None:
@@ -220,7 +222,7 @@ class Session(MutableMapping[str, Any]):
 
     @property
     def closed(self) -> bool:
-        """Whether the response has begun."""
+        """Whether the response begins, or has begun."""
         return self._closed
 
     @property
@@ -228,12 +230,8 @@ class Session(MutableMapping[str, Any]):
         """What the next commit ends, because of :meth:`destroy`."""
         return self._ending
 
-    def seal(self) -> None:
-        """Refuse changes as :meth:`close` does, while another thread commits those that were made."""
-        self._sealed = True
-
     def close(self) -> None:
-        """The response has begun: from now on a change raises SessionClosed."""
+        """The response begins: from now on a change raises SessionClosed. What was made before can still be stored."""
         self._closed = True
 
     def show(self, token: Token | None, row: Copy | None) -> None:
@@ -261,7 +259,7 @@ class Session(MutableMapping[str, Any]):
         self.destroyed = True
 
     def _to_change(self) -> View:
-        if self._closed or self._sealed:
+        if self._closed:
             raise SessionClosed
         self._accessed = True
         return self.view

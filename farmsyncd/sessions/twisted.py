@@ -232,7 +232,7 @@ class SessionRequest(Request):
             producer, streaming = self.producer, bool(self.streamingProducer)
             Request.unregisterProducer(self)
             self._hold(producer, streaming)
-        exchange.session.seal()
+        exchange.session.close()
         storing = self._in_thread(partial(exchange.finish, self.code))
         storing.addCallbacks(self._stored, self._not_stored).addErrback(self._failed)
         return True
