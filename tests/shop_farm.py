@@ -20,7 +20,10 @@ _NOWHERE = "tcp:127.0.0.1:1"
 
 @attrs.frozen
 class Plan:
-    """How a run goes. Times are seconds; ``pause_s`` is how long a shopper thinks between two visits."""
+    """How a run goes. Times are seconds; ``pause_s`` is how long a shopper thinks between two visits.
+
+    Shoppers who are ``roaming`` go to the balancer and to all nodes, at random: so they meet old copies.
+    """
 
     shoppers: int
     seconds: float
@@ -28,6 +31,7 @@ class Plan:
     nodes: int = 4
     kill_every_s: float = 2.0
     down_s: float = 0.7
+    roaming: bool = False
 
 
 @attrs.define
@@ -47,7 +51,7 @@ class ShopFarm:
         self.balancer = daemons.start(
             "farmsync-lb", "--listen", _LOCAL, "--check-interval", "200ms", *named, name="lb", state=False
         )
-        self.port = int(self.balancer.address("listen").rpartition(":")[2])
+        self.ports = [int(self.balancer.address("listen").rpartition(":")[2]), *(_port(node) for node in self.nodes)]
         for node in self.nodes:
             node.ready()
 
@@ -59,9 +63,9 @@ class ShopFarm:
         )  # fmt: skip
 
 
-def _port(node: Daemon) -> str:
+def _port(node: Daemon) -> int:
     listen = node.arguments[node.arguments.index("--http") + 1]
-    return listen.split(":")[1]
+    return int(listen.split(":")[1])
 
 
 def run(
@@ -70,7 +74,8 @@ def run(
     """Let shoppers shop while nodes die, and the database is restarted half-way if there is a way to."""
     tally, happened = Tally(), Happened()
     shoppers = [
-        Shopper(source(number), farm.port, random.Random(chance.random()), tally) for number in range(plan.shoppers)
+        Shopper(source(number), farm.ports if plan.roaming else farm.ports[:1], random.Random(chance.random()), tally)
+        for number in range(plan.shoppers)
     ]
     asyncio.run(_run(farm.nodes, shoppers, plan, chance, restart_database, happened))
     return tally, happened

@@ -11,14 +11,15 @@ import contextlib
 import json
 import random
 from collections import Counter
+from collections.abc import Sequence
 
 import attrs
 
 from tests.browser import Browser
 
 _PATIENCE_S = 30.0
-_WAYS = ("put", "add", "look", "two at once", "lost answer", "old cookie")
-_OFTEN = (30, 30, 20, 10, 5, 5)
+_WAYS = ("put", "add", "look", "two puts at once", "two adds at once", "lost answer", "old cookie")
+_OFTEN = (25, 30, 20, 7, 8, 5, 5)
 
 
 class Lost(Exception):
@@ -54,11 +55,15 @@ class Tally:
 
 
 class Shopper:
-    """One of them. ``source`` is the address that it comes from; ``port`` on loopback is where the shop is."""
+    """One of them. ``source`` is the address that it comes from; ``ports`` on loopback are where the shop is.
 
-    def __init__(self, source: str, port: int, chance: random.Random, tally: Tally) -> None:
+    With one port, that is a balancer's, and the shopper stays at a node while that lives. With more than one, each
+    request goes to another.
+    """
+
+    def __init__(self, source: str, ports: Sequence[int], chance: random.Random, tally: Tally) -> None:
         self._source = source
-        self._port = port
+        self._ports = ports
         self._chance = chance
         self._tally = tally
         self._browser = Browser()
@@ -104,15 +109,16 @@ class Shopper:
         if way == "look":
             with contextlib.suppress(Lost):
                 await self._request("GET", "/")
-        elif way == "two at once" and self.acknowledged:
-            await asyncio.gather(self._put("put"), self._put("put"))
+        elif way.startswith("two") and self.acknowledged:
+            how = way.split()[1].removesuffix("s")
+            await asyncio.gather(self._put(how), self._put(how))
         elif way == "lost answer" and self.acknowledged:
             await self._put("put", hang_up=True)
         elif way == "old cookie" and self._old:
             with contextlib.suppress(Lost):
                 await self._request("GET", "/", cookie=self._chance.choice(self._old))
         else:
-            await self._put("add" if way == "add" else "put")
+            await self._put("put" if way == "put" else "add")
 
     async def _put(self, how: str, *, hang_up: bool = False) -> None:
         """Put an article into the cart, until it is acknowledged or an answer is lost."""
@@ -169,7 +175,9 @@ class Shopper:
     async def _exchange(self, method: str, target: str, cookie: str | None, *, hang_up: bool) -> Answer:
         try:
             async with asyncio.timeout(_PATIENCE_S):
-                reader, writer = await asyncio.open_connection("127.0.0.1", self._port, local_addr=(self._source, 0))
+                reader, writer = await asyncio.open_connection(
+                    "127.0.0.1", self._chance.choice(self._ports), local_addr=(self._source, 0)
+                )
                 try:
                     fields = f"Cookie: {cookie}\r\n" if cookie else ""
                     writer.write(

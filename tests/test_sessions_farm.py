@@ -15,7 +15,7 @@ from tests.postgres import Postgres
 from tests.shop_farm import Plan, ShopFarm, run
 from tests.shopping import Shopper, Tally
 
-PLAN = Plan(shoppers=24, seconds=8, pause_s=0.5, nodes=3, kill_every_s=0.5, down_s=0.3)
+PLAN = Plan(shoppers=24, seconds=8, pause_s=0.5, nodes=3, kill_every_s=1.0, down_s=0.3, roaming=True)
 
 
 def kept_all(tally: Tally) -> bool:
@@ -53,7 +53,7 @@ def test_no_cart_loses_anything_nor_goes_back_with_sqlite_while_nodes_are_killed
 )
 def test_shoppers_notice_what_is_missing_and_what_is_too_much(articles: set[str], additions: int, found: str) -> None:
     tally = Tally()
-    shopper = Shopper("127.0.0.1", 1, random.Random(1), tally)
+    shopper = Shopper("127.0.0.1", [1], random.Random(1), tally)
     shopper.acknowledged |= {"a", "b"}
     shopper.counted = 1
     shopper.compare(articles, additions)
