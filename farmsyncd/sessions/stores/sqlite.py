@@ -20,7 +20,6 @@ from farmsyncd.sessions.stores.sqlite_file import Connect, Migrations, SqliteFil
 
 TIMEOUT_S: Final = 2.0
 _SWEEP_PATIENCE_S: Final = 0.1
-_GENERATIONS: Final = 1 << 40  # more commits than one connection will ever see
 
 
 def wall_clock_us() -> int:
@@ -131,12 +130,7 @@ class SqliteStore:
 
     def generation(self) -> int | None:
         """Changes with each commit of another connection, the one that writes for us included."""
-        try:
-            with self._reading.use() as connection:
-                version = connection.execute("PRAGMA data_version").fetchone()[0]
-                return int(self._reading.opened * _GENERATIONS + version)
-        except StoreUnavailable:
-            return None
+        return self._reading.data_version()
 
     def listen(self, ended: Callable[[bytes | None], None]) -> None:
         """Nothing is told: :meth:`generation` is exact."""

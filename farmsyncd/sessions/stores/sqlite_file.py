@@ -29,6 +29,8 @@ Migrations = Sequence[Sequence[str]]
 _log = logging.getLogger("farmsync.sessions")
 _FORK_PATIENCE_S: Final = 5.0
 _RETRY_S: Final = 0.004
+_LOOK_EACH_S: Final = 0.1
+_VERSIONS: Final = 1 << 40  # more commits than one connection will ever see
 _UNUSABLE: Final = {
     sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_PERM
 }  # fmt: skip
@@ -64,6 +66,7 @@ class SqliteFile:
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
+        self._look_s = 0.0
         self._held_for_fork = False
         self._abandoned: list[sqlite3.Connection | None] = []
         tell_of_forks(self)
@@ -83,6 +86,29 @@ class SqliteFile:
             ) from error
         finally:
             self._lock.release()
+
+    def data_version(self) -> int | None:
+        """A number that changes whenever another connection commits, and when the file is opened anew; None on trouble.
+
+        This is asked for each request: whether the file is still the one of the path is looked at ten times a second.
+        """
+        if not self._lock.acquire(timeout=self._timeout_s):
+            return None
+        try:
+            now_s = time.monotonic()
+            if self._connection is None or now_s >= self._look_s:
+                self._ready()
+                self._look_s = now_s + _LOOK_EACH_S
+            assert self._connection is not None
+            found: int = self._connection.execute("PRAGMA data_version").fetchone()[0]
+        except sqlite3.Error:
+            self._drop()
+            return None
+        except StoreUnavailable:
+            return None
+        finally:
+            self._lock.release()
+        return self.opened * _VERSIONS + found
 
     @contextlib.contextmanager
     def transaction(self, patience_s: float | None = None) -> Iterator[sqlite3.Connection]:
