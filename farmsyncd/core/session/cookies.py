@@ -157,7 +157,7 @@ class Change:
     """
 
     suffix: str
-    value: str
+    value: str = attrs.field(repr=False)
     life_s: int | None
 
 
