@@ -8,13 +8,16 @@ import socket
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import pytest
+from twisted.application.service import Service
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.testing import StringTransport
+from twisted.internet.testing import MemoryReactorClock, StringTransport
 
 from farmsyncd.errors import ConfigError, Unavailable
+from farmsyncd.lb.config import BalancerConfig
+from farmsyncd.lb.processes.daemon import Daemon
 from farmsyncd.lb.processes.handover import Given, Giving, GivingFactory, Request, Taking
 from tests.daemons import Daemons
 from tests.dig import ask_by
@@ -212,6 +215,55 @@ def test_a_second_balancer_with_the_same_state_is_told_how_to_take_over_and_the_
         assert second.wait() == 78
         assert "--take-over" in second.log
         assert homes_of(port_of(first), ["127.0.0.1"]) == {"127.0.0.1": "a"}
+
+
+class NotingService(Service):
+    """Notes that it stops."""
+
+    def __init__(self, name: str, told: list[str]) -> None:
+        self._name = name
+        self._told = told
+
+    def stopService(self) -> None:  # noqa: N802 - IService
+        super().stopService()
+        self._told.append(self._name)
+
+
+class NotingCrew:
+    """Notes what it is told."""
+
+    def __init__(self, told: list[str]) -> None:
+        self._told = told
+
+    def __getattr__(self, verb: str) -> Callable[..., Deferred[None]]:
+        def note(*_: object) -> Deferred[None]:
+            self._told.append(verb)
+            return succeed(None)
+
+        return note
+
+
+def test_orders_are_taken_no_more_before_all_is_written_down_and_the_name_is_answered_until_the_other_runs() -> None:
+    told: list[str] = []
+    crew: Any = NotingCrew(told)
+    config = BalancerConfig(listen=LOCAL, data="tcp:127.0.0.1:1")
+    sides, steady = [NotingService("admin", told)], [NotingService("dns", told)]
+    gone = told.append
+    daemon = Daemon(config, crew, sides, steady, {}, MemoryReactorClock(), lambda _: None, lambda _: gone("gone"))
+    daemon.startService()
+    assert told == ["prepare", "begin"]
+    given = daemon.offer(Request(LOCAL, 1, {"admin": "elsewhere"}))
+    assert (len(given.listening), given.sides) == (1, {})
+    told.clear()
+    daemon.pause()
+    assert told == ["admin", "pause"]
+    daemon.resume()
+    assert told == ["admin", "pause", "resume"]
+    daemon.pause()
+    told.clear()
+    daemon.leave()
+    assert told == ["dns", "finish", "gone"]
+    assert given.listening[0].fileno() == -1
 
 
 # What the two say to each other

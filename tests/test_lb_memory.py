@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,9 @@ from farmsyncd.lb.dispatcher import Dispatcher
 from farmsyncd.lb.farm import Sighting
 from farmsyncd.lb.memory import Clocks, Memory
 from farmsyncd.lb.notes import PERIOD_S, Notes
+from farmsyncd.lb.processes.alone import Alone
+from farmsyncd.lb.processes.reshuffle import book
+from farmsyncd.lb.relaying.binding import bind
 from tests.daemons import Daemons
 from tests.eventually import eventually, eventually_async
 from tests.lb_farm import Balancer
@@ -321,6 +325,24 @@ async def test_the_successor_reads_the_rest_that_was_written_after_its_first_loo
     after.use(4, "b")
     await after.memory.stopService()
     assert written(path) == {1: "a", 2: "b", 3: "c", 4: "b"}
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_came_while_the_successor_got_ready_is_known_there(tmp_path: Path) -> None:
+    scene = Scene(book(tmp_path, 0), time.monotonic_ns(), time.time_ns())
+    scene.memory.startService()
+    scene.use(1, "a")
+    await eventually_async(lambda: written(book(tmp_path, 0)) == {1: "a"})
+    options = {"listen": "tcp:0:interface=127.0.0.1", "node": ["a=127.0.0.1:1"], "check": "none"}
+    successor = Alone(load(None, BalancerConfig, {**options, "state": str(tmp_path)}), _reactor)
+    with bind("tcp:0:interface=127.0.0.1") as listening:
+        await successor.prepare([listening])
+        assert successor.status()["sources"] == 1
+        scene.use(2, "a")
+        await scene.memory.stopService()
+        await successor.begin()
+        assert successor.status()["sources"] == 2
+        await successor.finish(0)
 
 
 @pytest_twisted.ensureDeferred

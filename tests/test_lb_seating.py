@@ -50,6 +50,17 @@ def test_a_node_that_failed_gets_few_new_sources_for_a_while_and_keeps_its_own()
     assert scene.visit(b"late") == "a"
 
 
+def test_a_node_that_resets_before_a_word_counts_as_one_that_takes_no_connections() -> None:
+    scene = Scene("ab")
+    for number in range(2):
+        seat = scene.come(b"%d" % number)
+        scene.dispatcher.leave(seat, barren=seat.node.name == "a")
+    node = scene.node("a")
+    assert (node.connections, node.failures, node.weight) == (0, 1, 0.125)
+    assert scene.visit(b"0") == "a", "its source stays: it was there"
+    assert scene.visit(b"new") == "b"
+
+
 def test_a_node_is_down_after_a_few_failures_and_tried_again_after_a_while() -> None:
     scene = Scene("ab", retry_after_ns=10 * SECOND)
     home = {b"%d" % number: names(scene.come(b"%d" % number)) for number in range(6)}

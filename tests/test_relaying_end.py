@@ -1,9 +1,12 @@
-"""How a front ends: its clients may finish, for a while."""
+"""How a front ends, and how it pauses: its clients may finish, for a while; and what ends a connection, to the byte."""
 
 from __future__ import annotations
 
+import re
+import select
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import attrs
 import pytest
@@ -12,9 +15,12 @@ from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 
 from farmsyncd.lb.relaying.binding import bind
+from farmsyncd.lb.relaying.events import IN
 from farmsyncd.lb.relaying.front import Front
 from farmsyncd.lb.relaying.settings import RelaySettings
-from tests.eventually import LIMIT, eventually_async
+from farmsyncd.lb.relaying.sockets import is_closed
+from tests.eventually import LIMIT, eventually, eventually_async
+from tests.lb_farm import reset
 from tests.relay_scene import EchoNode, exactly
 from tests.relaying_front import PlainDispatcher, node
 
@@ -86,6 +92,72 @@ async def test_who_comes_while_a_front_ends_waits_in_the_kernels_queue_for_whoev
             assert await deferToThread(exactly, late, 5) == b"hello"
         await eventually_async(lambda: successor.connections == 0)
         await successor.finish(0)
+
+
+def _watched(front: Front, one: socket.socket) -> int:
+    """The events of ``one`` that the front's epoll watches, as the kernel tells."""
+    told = Path(f"/proc/self/fdinfo/{front._events.fileno()}").read_text()
+    found = re.search(rf"tfd:\s+{one.fileno()} events:\s+([0-9a-f]+)", told)
+    assert found is not None, told
+    return int(found[1], 16)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_front_without_descriptors_does_not_ask_for_clients_until_there_are_some(scene: Scene) -> None:
+    assert _watched(scene.front, scene.listener) & IN
+    scene.front.out_of_descriptors()
+    assert not _watched(scene.front, scene.listener) & IN, "it would be told of those who wait again and again"
+    with scene.client() as client:
+        await deferToThread(_echo, client)
+    assert _watched(scene.front, scene.listener) & IN
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_a_node_said_before_it_reset_reaches_the_client_although_the_client_was_heard_first() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, bind("tcp:0:interface=127.0.0.1") as listener:
+        front = Front(listener, PlainDispatcher([node("a", *server.getsockname())]), reactor, RelaySettings())
+        front.start()
+        with socket.create_connection(listener.getsockname(), LIMIT) as client:
+            client.sendall(b"?")
+            behind, _ = await deferToThread(server.accept)
+            await deferToThread(exactly, behind, 1)
+            (relay,) = front._common.open
+            assert relay.back is not None
+            back = relay.back.sock
+            behind.sendall(b"too large")
+            reset(behind)
+            client.sendall(b"more")
+            eventually(lambda: is_closed(back))
+            eventually(lambda: select.select([relay.front.fd], [], [], 0)[0])
+            relay.front.event(IN)
+            assert exactly(client, 9) == b"too large"
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+        await front.finish(0)
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_a_client_said_before_it_reset_reaches_the_node_and_never_looks_whole() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, bind("tcp:0:interface=127.0.0.1") as listener:
+        front = Front(listener, PlainDispatcher([node("a", *server.getsockname())]), reactor, RelaySettings())
+        front.start()
+        client = socket.create_connection(listener.getsockname(), LIMIT)
+        behind, _ = await deferToThread(server.accept)
+        with behind:
+            behind.settimeout(LIMIT)
+            await eventually_async(lambda: [one for one in front._common.open if one.back is not None])
+            (relay,) = front._common.open
+            assert relay.back is not None
+            client.sendall(b"half of it")
+            reset(client)
+            behind.sendall(b"an answer")
+            eventually(lambda: is_closed(relay.front.sock))
+            eventually(lambda: select.select([relay.back.fd], [], [], 0)[0])  # type: ignore[union-attr]
+            relay.back.event(IN)
+            assert exactly(behind, 10) == b"half of it"
+            with pytest.raises(ConnectionResetError):
+                behind.recv(1)
+        await front.finish(0)
 
 
 @pytest_twisted.ensureDeferred

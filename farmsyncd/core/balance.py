@@ -3,7 +3,7 @@
 A node's load is its connections, and the one to come, over its weight: so a node of twice the weight carries twice the
 connections. While a farm has little to do, that alone would send every new source to the heaviest node, and they stay
 where they went: so when the least load is an idle node's, it is one of all idle nodes that are in no doubt, by chance,
-and as often as its weight says. (What Linux' virtual server calls "shortest expected delay" and "never queue", together.)
+and as often as its weight says. (Linux' virtual server calls these "shortest expected delay" and "never queue".)
 
 The weight that counts is the configured one, less what :func:`ramped` takes from a node that has just come, whose
 caches are cold, and what :class:`Penalty` takes from one that does not take its connections: such a node has none open,

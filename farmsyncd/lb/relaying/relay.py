@@ -130,7 +130,12 @@ class Relay:
                 back.event(flags)
 
     def half_over(self, leg: Leg) -> None:
-        """All that comes to ``leg`` has come: tell its peer so; if the other half is over too, that is the end."""
+        """All that comes to ``leg`` has come: tell its peer so; if the other half is over too, that is the end.
+
+        Not while the relay breaks: a socket whose error was told already says "the end" when it is read.
+        """
+        if self._breaking:
+            return
         if leg.over:
             self._end(orderly=True)
         else:
