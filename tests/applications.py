@@ -118,3 +118,17 @@ def counting(environ: Environ, start: Start) -> list[bytes]:
     session = environ["farmsync.session"]
     session["count"] = session.get("count", 0) + 1
     return plain(start, f"{session['count']}\n")
+
+
+def carts(environ: Environ, start: Start) -> list[bytes]:
+    """A shop without goods: POST puts the article that the query names into the cart, every answer shows the cart.
+
+    ``/empty`` touches no session.
+    """
+    if environ["PATH_INFO"] == "/empty":
+        return plain(start, "{}")
+    session = environ["farmsync.session"]
+    if environ["REQUEST_METHOD"] == "POST":
+        article = environ["QUERY_STRING"]
+        session[article] = session.get(article, 0) + 1
+    return plain(start, json.dumps({"node": environ["farmsync.node"], "cart": dict(session)}))

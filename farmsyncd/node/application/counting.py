@@ -10,8 +10,8 @@ from farmsyncd.node.application.service import ApplicationService
 
 _SESSION_COUNTERS = {
     "hits": "Sessions that were in this node's memory, and known to be up to date",
-    "misses": "Sessions that were read from the database, since they were not in memory or older than the client knew",
-    "revalidations": "Sessions that were in memory, and checked with the database",
+    "misses": "Sessions that were not in memory, and read from the database",
+    "revalidations": "Sessions that were in memory, and perhaps old: the database was asked, and sent what was newer",
     "conflicts": "Changes that were refused, since another request had changed the same key",
     "merges": "Changes that were brought together with those of another request",
 }
