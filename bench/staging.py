@@ -5,6 +5,8 @@ nodes' own figures; what is seen from outside (from before the publication's las
 version appears on the disk) is told beside it. Theirs is timed until the copy is synced. The same trees, the same
 disk, in turns; the disk is quiet before each. An update comes a while after what it updates, as it does on a farm:
 meanwhile a node that has nothing to do links its active version for the next one. Those links are no part of the time.
+The other side's updates come as long after its first copies: memory that has been free for a while is slow to get
+where a hypervisor has taken it back.
 """
 
 from __future__ import annotations
@@ -79,11 +81,11 @@ def run(say: Say = print, shape: trees.Shape | None = None, samples: int = SAMPL
         say(f"staging: {total / _MB:.0f} MB; then {shape.changed} files changed, {shape.inserted} bytes inserted")
         figures = Figures()
         idle_s = IDLE_S if shape.files >= WORTH_IT else 0.0
-        say(f"staging: our updates come {idle_s:.0f} s after the first copy, in which nodes make links ahead")
+        say(f"staging: updates come {idle_s:.0f} s after the first copy, in which our nodes make links ahead")
         ours = _Ours(root, stack, (old, new), figures, say, idle_s)
         theirs: _Theirs | None = None
         try:
-            theirs = _Theirs(root, stack, (old, new), figures)
+            theirs = _Theirs(root, stack, (old, new), figures, idle_s)
         except PeerMissing as missing:
             say(f"staging: {missing}")
         for sample in range(samples):
@@ -172,8 +174,9 @@ class _Ours:
 class _Theirs:
     """The other side: rsync, with ``--link-dest`` to the copy before."""
 
-    def __init__(self, root: Path, stack: ExitStack, versions: Sequence[Path], figures: Figures) -> None:
+    def __init__(self, root: Path, stack: ExitStack, versions: Sequence[Path], figures: Figures, idle_s: float) -> None:
         self._root = root / "rsync"
+        self._idle_s = idle_s
         self._number = 0
         self._trees = versions
         self._figures = figures
@@ -184,6 +187,7 @@ class _Theirs:
         self._number += 1
         places = [self._root / f"node-{self._number}-{which}" for which in range(nodes)]
         self._figures.add("theirs", STEPS[0], nodes, self._step("old", places, None))
+        time.sleep(self._idle_s)
         self._figures.add("theirs", STEPS[1], nodes, self._step("new", places, "old"))
         if last:
             _compare(self._trees[1], places[-1] / "new")
