@@ -352,3 +352,21 @@ def test_nothing_is_stored_once_it_was_abandoned(node: Node) -> None:
     exchange.session["a"] = 2
     exchange.abandon()
     assert (exchange.finish(200), node.calls()) == ([], {})
+
+
+def test_a_change_inside_a_value_after_the_response_began_is_warned_of(
+    node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    header = started(node, cart=[1])
+    good, late, failed = (node.exchange(header) for _ in range(3))
+    for exchange, status in ((good, 200), (late, 200), (failed, 500)):
+        exchange.session["cart"].append(2)
+        exchange.session["cart"].pop()
+        exchange.finish(status)
+    for exchange in (late, failed):
+        exchange.session["cart"].append(3)
+    for exchange in (good, late, failed):
+        exchange.abandon()
+        exchange.abandon()
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.endswith("version 1> was changed after its response had begun, which is not stored: 'cart'")

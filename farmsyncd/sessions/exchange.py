@@ -36,7 +36,17 @@ Answer = tuple[int, list[tuple[str, str]], bytes]
 class Exchange:
     """One request. ``secure``: it came over TLS. ``permanent`` set to False: its cookie ends with the browser."""
 
-    __slots__ = ("_cookies", "_finished", "_header", "_presented", "_secure", "_sessions", "permanent", "session")
+    __slots__ = (
+        "_cookies",
+        "_finished",
+        "_header",
+        "_presented",
+        "_secure",
+        "_sessions",
+        "_stored",
+        "permanent",
+        "session",
+    )
 
     def __init__(
         self,
@@ -52,7 +62,7 @@ class Exchange:
         self._header = cookie_header
         self._secure = secure
         self._presented: Presented | None = None
-        self._finished = False
+        self._finished = self._stored = False
         self.permanent = True
         self.session = kind(sessions, self._find)
         """The request's session: it is looked up when it is first used."""
@@ -113,12 +123,25 @@ class Exchange:
         session.close()
         if session.accessed and status < _FAILED:
             self._sessions.commit(session)
+            self._stored = True
         return self.set_cookies()
 
     def abandon(self) -> None:
         """Nothing more is stored; for an application that has failed, or once all has been sent."""
         self._finished = True
         self.session.close()
+        if self._stored:
+            self._stored = False
+            self._look_for_late_changes()
+
+    def _look_for_late_changes(self) -> None:
+        """Say what would be lost silently: a change inside a value, which no session can refuse."""
+        try:
+            late = ", ".join(map(repr, self.session.view.changes()))
+        except SessionError as error:
+            late = str(error)
+        if late:
+            log.warning("%r was changed after its response had begun, which is not stored: %s", self.session, late)
 
     def set_cookies(self) -> list[str]:
         """``Set-Cookie`` for what is stored by now and this client has not seen yet."""
