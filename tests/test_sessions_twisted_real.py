@@ -20,7 +20,7 @@ from twisted.web.static import File
 
 from farmsyncd.sessions import Sessions
 from farmsyncd.sessions.twisted import SessionSite, farmsync_session
-from tests.eventually import turn
+from tests.eventually import eventually_async
 from tests.session_farm import QUIET
 from tests.sessions_memory import MemoryStore
 
@@ -123,8 +123,7 @@ def place(store: MemoryStore, tmp_path: Path) -> Iterator[Place]:
 async def test_the_reactor_goes_on_while_the_database_does_not_answer(place: Place, store: MemoryStore) -> None:
     slow, first, second = Slow(store), place.client(), place.client()
     waiting = ensureDeferred(place.get(first, "count"))
-    while not slow.came:
-        await turn(0.01)
+    await eventually_async(lambda: slow.came)
     for _ in range(3):
         assert (await place.get(second, "static"))[1] == b"static"
     assert not waiting.called
