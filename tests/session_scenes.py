@@ -20,6 +20,13 @@ from tests.sessions_memory import MemoryDatabase, MemoryStore
 KINDS = ("memory", "sqlite", "postgres")
 
 
+def patient_store(url: str) -> Store:
+    """The store of a URL, with so much patience that a busy machine is never taken for a database that is away."""
+    if url.startswith("sqlite:"):
+        return SqliteStore(Path(url.removeprefix("sqlite:///")), timeout_s=20.0)
+    return PostgresStore(url, timeout_s=20.0)
+
+
 class Scene(Protocol):
     """A database with stores on it."""
 

@@ -206,6 +206,7 @@ class SqliteFile:
             prepare(connection, self._path, self._migrations)
             if self._writes:  # a file that is read only is found now, not at the first write
                 connection.execute("BEGIN IMMEDIATE")
+                connection.execute(f"PRAGMA user_version = {len(self._migrations)}")
                 connection.execute("ROLLBACK")
             if self._moved():
                 raise StoreUnavailable(f"expected {self._path} to stay where it is, and it was moved or deleted")

@@ -11,6 +11,10 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from farmsyncd.errors import ConfigError
 
+_NOT_TAKEN: Final = (
+    "expected postgresql://USER:PASSWORD@HOST:PORT/DATABASE, found a URL that libpq does not take so "
+    "(it is not shown, for it may hold a password); write each special character of the password as %XX"
+)
 _KEEPALIVES: Final = {"keepalives_idle": 10, "keepalives_interval": 3, "keepalives_count": 3}
 
 
@@ -37,11 +41,18 @@ class Target:
             }
             conninfo = make_conninfo(**known)
         except psycopg.Error:
-            raise ConfigError(
-                "expected postgresql://USER:PASSWORD@HOST:PORT/DATABASE, found a URL that libpq does not take "
-                "(it is not shown, for it may hold a password); is each special character in it written as %XX?"
-            ) from None
-        return cls(conninfo, _shown({name: str(value) for name, value in given.items()}))
+            raise ConfigError(_NOT_TAKEN) from None
+        texts = {name: str(value) for name, value in given.items()}
+        if _strayed(texts):
+            raise ConfigError(_NOT_TAKEN)
+        return cls(conninfo, _shown(texts))
+
+
+def _strayed(given: dict[str, str]) -> bool:
+    """Whether a part of a password, with a ``/`` or an ``@`` in it, was taken for something else."""
+    places = (given.get("host", ""), given.get("dbname", ""))
+    ports = given.get("port", "").split(",")
+    return any("@" in one for one in places) or not all(port.isdecimal() or port == "" for port in ports)
 
 
 def _shown(given: dict[str, str]) -> str:
