@@ -191,7 +191,7 @@ async def test_a_client_that_goes_away_in_the_middle_closes_the_application(plac
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # ends by a reset
     await eventually_async(lambda: not place.connections())
     place.shop.goes_on.set()
-    await eventually_async(lambda: place.shop.closed.is_set())
+    await eventually_async(place.shop.closed.is_set)
     assert len(store.database.rows) == 1
     assert await place.get("static") == (200, b"static")
 
