@@ -18,6 +18,7 @@
 ``upkeep``        removing what is not needed any longer
 ``hooks``         what is told of each flip: a command, a URL
 ``serving``       the active cache over HTTP
+``application``   a WSGI application beside it, with sessions
 ``report``        ``/status`` and ``/metrics``
 ``agentcheck``    what HAProxy is told of this node
 ================  =====================================================================================================

@@ -141,13 +141,13 @@ class Run:
 
     def _end(self, piece: bytes) -> None:
         """Send what is the whole of the answer, or the end of it."""
+        size = self._sent + len(piece)
+        if self._with_body and self._length is not None and size < self._length:
+            raise Misuse(f"expected {self._length} bytes as Content-Length says, and the application gave {size}")
         head = self._to_send(piece)
-        self._sent += len(piece)
-        if self._with_body and self._length is not None and self._sent < self._length:
-            raise Misuse(f"expected {self._length} bytes as Content-Length says, and the application gave {self._sent}")
+        self._sent = size
         if head is not None and self._with_body and self._length is None:
-            size = (b"content-length", b"%d" % len(piece))
-            head = Head(head.code, head.reason, (*head.headers, size))
+            head = Head(head.code, head.reason, (*head.headers, (b"content-length", b"%d" % len(piece))))
         self._reply.send(head, piece if self._with_body else b"", last=True)
 
     def _to_send(self, piece: bytes) -> Head | None:
