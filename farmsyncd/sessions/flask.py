@@ -13,7 +13,6 @@ the database is away. A response of status 500 and above, and an exception, leav
 from __future__ import annotations
 
 from collections.abc import Callable
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast
 
 import flask
@@ -30,7 +29,6 @@ from farmsyncd.sessions.exchange import Exchange, answer_for
 from farmsyncd.sessions.jsonlike import encode_as_json_would
 from farmsyncd.sessions.session import Opened, Session
 from farmsyncd.sessions.settings import CookieSettings
-from farmsyncd.sessions.stores.base import Lifetime
 from farmsyncd.sessions.view import Codec
 
 if TYPE_CHECKING:
@@ -38,10 +36,13 @@ if TYPE_CHECKING:
     from flask.wrappers import Request, Response
 
 SETTING = "FARMSYNC_SESSIONS"
+_FAILED = 500  # from this status on nothing is stored
 _ANSWERED = (SessionConflict, SessionGone, StoreUnavailable)
 
 # Flask's own sessions bring Markup back as Markup. It travels as what no document from outside can contain.
 _MARKUP = "\x00Markup"
+_MARKUP_ENCODED = _MARKUP.encode()
+_CONTAINERS = frozenset((list, dict, tuple, set, frozenset))
 
 
 class FarmsyncSession(Session, SessionMixin):
@@ -52,7 +53,8 @@ class FarmsyncSession(Session, SessionMixin):
     """
 
     exchange: Exchange
-    permanent_life: Lifetime
+    permanent_s: float
+    absolute_s: float
 
     def __init__(self, sessions: Sessions, opening: Callable[[], Opened]) -> None:
         super().__init__(sessions, opening, _CODEC)
@@ -101,8 +103,8 @@ class FarmsyncSession(Session, SessionMixin):
         if not self.opened:
             return
         self.exchange.permanent = permanent = self.permanent
-        self.life = self.permanent_life if permanent else None
-        if not self and not self.is_new and self.modified:
+        self.life = lifetime(self.permanent_s, self.absolute_s) if permanent else None
+        if self.modified and not self and not self.is_new:
             self.destroy()
 
 
@@ -126,19 +128,21 @@ class FarmsyncSessionInterface(SessionInterface):
 
     def __init__(self, sessions: Sessions | None = None) -> None:
         self.sessions = sessions
+        self._cookies: dict[tuple[object, ...], CookieSettings] = {}
 
     def cookies(self, app: flask.Flask) -> CookieSettings:
         """What the application's settings say of the cookie; raises ConfigError."""
-        same_site = self.get_cookie_samesite(app) or "Lax"
-        if same_site.title() not in ("Lax", "Strict", "None"):
-            raise ConfigError(f"expected SESSION_COOKIE_SAMESITE to be Lax, Strict or None, found {same_site!r}")
-        return CookieSettings(
-            name=self.get_cookie_name(app),
-            path=self.get_cookie_path(app),
-            domain=self.get_cookie_domain(app) or None,
-            secure=self.get_cookie_secure(app) or None,
-            same_site=cast("Literal['Lax', 'Strict', 'None']", same_site.title()),
+        chosen = (
+            self.get_cookie_name(app),
+            self.get_cookie_path(app),
+            self.get_cookie_domain(app) or None,
+            self.get_cookie_secure(app) or None,
+            (self.get_cookie_samesite(app) or "Lax").title(),
         )
+        known = self._cookies.get(chosen)
+        if known is None:
+            known = self._cookies[chosen] = _cookie_settings(*chosen)
+        return known
 
     def open_session(self, app: flask.Flask, request: Request) -> FarmsyncSession | None:
         """The request's session; it is looked up when it is first used."""
@@ -149,7 +153,8 @@ class FarmsyncSessionInterface(SessionInterface):
         exchange = Exchange(sessions, self.cookies(app), cookie, request.is_secure, FarmsyncSession)
         session = cast("FarmsyncSession", exchange.session)
         session.exchange = exchange
-        session.permanent_life = lifetime(app.permanent_session_lifetime.total_seconds(), sessions.settings.absolute_s)
+        session.permanent_s = app.permanent_session_lifetime.total_seconds()
+        session.absolute_s = sessions.settings.absolute_s
         return session
 
     def should_set_cookie(self, app: flask.Flask, session: SessionMixin) -> bool:  # noqa: ARG002
@@ -163,22 +168,20 @@ class FarmsyncSessionInterface(SessionInterface):
     def save_session(self, app: flask.Flask, session: SessionMixin, response: Response) -> None:
         """Store the session and tell the client what it has to know, or make ``response`` another one."""
         assert isinstance(session, FarmsyncSession), "expected the session that this interface has opened"
-        allowed = self.should_set_cookie(app, session)
+        allowed, told = self.should_set_cookie(app, session), None
         try:
-            if allowed and not session.closed:
-                self._store(session, response.status_code)
+            if allowed and not (session.closed or session.left_alone) and response.status_code < _FAILED:
+                session.settle()
+                told = session.exchange.finish(response.status_code)
         except _ANSWERED as error:
             if flask.session._get_current_object() is not session:  # type: ignore[attr-defined]  # noqa: SLF001
                 raise  # a test client's session_transaction has no response
             _replace(app, response, error)
         finally:
             session.close()
-        self._tell(app, session, response, session.exchange.set_cookies() if allowed else [])
-
-    def _store(self, session: FarmsyncSession, status: int) -> None:
-        if status < HTTPStatus.INTERNAL_SERVER_ERROR and not session.left_alone:
-            session.settle()
-            session.exchange.finish(status)
+        if told is None:
+            told = session.exchange.set_cookies() if allowed else []
+        self._tell(app, session, response, told)
 
     def _tell(self, app: flask.Flask, session: SessionMixin, response: Response, set_cookies: list[str]) -> None:
         if session.accessed:
@@ -187,6 +190,13 @@ class FarmsyncSessionInterface(SessionInterface):
         for value in set_cookies:
             response.headers.add("Set-Cookie", value + partitioned)
             response.headers.setdefault("Cache-Control", 'no-cache="Set-Cookie"')
+
+
+def _cookie_settings(name: str, path: str, domain: str | None, secure: bool | None, same_site: str) -> CookieSettings:
+    if same_site not in ("Lax", "Strict", "None"):
+        raise ConfigError(f"expected SESSION_COOKIE_SAMESITE to be Lax, Strict or None, found {same_site!r}")
+    kind = cast("Literal['Lax', 'Strict', 'None']", same_site)
+    return CookieSettings(name=name, path=path, domain=domain, secure=secure, same_site=kind)
 
 
 class FarmsyncSessions:
@@ -253,7 +263,7 @@ def _dress(text: str) -> object:
 
 def _decode(raw: Encoded) -> Any:
     value = decode_value(raw)
-    return _undress(value) if _MARKUP.encode() in bytes(raw) else value
+    return _undress(value) if type(value) in _CONTAINERS and _MARKUP_ENCODED in bytes(raw) else value
 
 
 def _undress(value: Any) -> Any:
