@@ -164,9 +164,12 @@ def test_sighup_starts_a_successor_and_what_the_operator_said_holds_there(daemon
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_when_the_new_balancer_cannot_begin_the_old_one_goes_on(daemons: Daemons, tmp_path: Path, workers: int) -> None:
-    state = tmp_path / "state"
+    from farmsyncd.cli.lb.asking import ask
+
+    state, admin = tmp_path / "state", tmp_path / "admin"
     with quick_nodes("ab") as nodes, socket.create_server(("127.0.0.1", 0)) as taken:
-        options = [*nodes, "--workers", str(workers), "--state", str(state)]
+        sides = ["--admin", str(admin), "--dns", LOCAL, "--dns-name", NAME]
+        options = [*nodes, *sides, "--workers", str(workers), "--state", str(state)]
         balancer = Balancer(daemons, *options)
         port = port_of(balancer)
         homes = homes_of(port)
@@ -184,14 +187,19 @@ def test_when_the_new_balancer_cannot_begin_the_old_one_goes_on(daemons: Daemons
                 assert new.wait() == 78
                 assert told in new.log
                 load.more(50)
+                assert len(ask(admin, "nodes")["nodes"]) == 2
             assert load.faults == []
         eventually(lambda: holder(state) == _pid(balancer))
+        assert ask_by(socket.SOCK_DGRAM, int(balancer.daemon.addresses["dns"].rpartition(":")[2]), NAME).data
         assert eventually(lambda: _status(balancer))["ready"] is True
         assert homes_of(port) == homes
         assert "this one goes on" in balancer.daemon.log
-        another(daemons, "good", *options, "--take-over").ready()
+        other = tmp_path / "other"
+        another(daemons, "good", *options, "--take-over", "--admin", str(other)).ready()
         assert balancer.daemon.wait() == 0
         assert homes_of(port) == homes
+        assert len(ask(other, "nodes")["nodes"]) == 2
+        assert not admin.exists(), "nobody listens there any more"
 
 
 def _pid(balancer: Balancer) -> int:
