@@ -11,6 +11,7 @@ import pytest
 from farmsyncd.sessions import Sessions
 from tests.daemons import Daemon, Daemons
 from tests.eventually import eventually
+from tests.postgres import Postgres
 from tests.test_node_application import LOCAL, NOWHERE, ask
 
 COUNTING = "tests.applications:counting"
@@ -66,6 +67,23 @@ def test_a_database_that_is_away_at_the_start_is_told_and_found_when_it_is_back(
     eventually(lambda: counted(web)[:2] == (200, "1\n"))
     assert "the sessions' database is there" in web.log
     assert json.loads(ask(web, "GET", "/status")[1])["application"]["sessions"]["unavailable"] is None
+    assert "Traceback" not in web.log
+
+
+def test_a_node_starts_without_its_database_server_and_finds_it(
+    daemons: Daemons, own_postgres_url: str, postgres: Postgres
+) -> None:
+    postgres.stop()
+    web = node(daemons, own_postgres_url)
+    assert ask(web, "GET", "/free")[1] == b"free\n"
+    assert counted(web)[0] == 503
+    assert "sessions answer 503 until their database is there" in web.log
+    postgres.start()
+    eventually(lambda: counted(web)[:2] == (200, "1\n"))
+    assert json.loads(ask(web, "GET", "/status")[1])["application"]["sessions"]["unavailable"] is None
+    postgres.stop()
+    eventually(lambda: counted(web)[0] == 503)
+    eventually(lambda: "the sessions' database is away" in web.log, what="the node's log says so")
     assert "Traceback" not in web.log
 
 
