@@ -121,8 +121,6 @@ def _store(session: SessionStore, response: HttpResponse) -> None:
             raise session.fault  # of which a layer between has made a page that says 500
         return
     every = settings.SESSION_SAVE_EVERY_REQUEST and not session.saved
-    if every and session.session_key is not None:
-        session.keys()  # a key that is not known is not one from here on
     if (every or session.unsaved) and not session.is_empty():
         session.save()
 

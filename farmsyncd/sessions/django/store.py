@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
+from django.conf import settings
 from django.contrib.sessions.backends.base import CreateError, SessionBase, UpdateError
 
 from farmsyncd.core.session.encoding import decode_value
@@ -128,6 +129,15 @@ class SessionStore(SessionBase):
         """Remove all values; the session stays."""
         self._get_session().clear()
         self.modified = True
+
+    def is_empty(self) -> bool:
+        """Whether there is neither a key nor a value.
+
+        Where each request saves its session, it is looked up first: a key that nobody issued is to leave no row.
+        """
+        if settings.SESSION_SAVE_EVERY_REQUEST and self.session_key is not None:
+            self._get_session()
+        return super().is_empty()
 
     # -- the same for coroutines: what this process knows at once, the database in a thread -----------------------
 
