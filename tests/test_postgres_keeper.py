@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,11 +15,11 @@ import pytest
 
 from tests.daemons import TREE, environment
 from tests.eventually import eventually
-from tests.postgres import Postgres
+from tests.postgres import Postgres, _programs
 
 _HOLDER = """
 import sys
-from tests.postgres import Postgres
+from tests.postgres import Postgres, _programs
 server = Postgres()
 print(server.folder, flush=True)
 if sys.argv[1] == "paused":
@@ -89,3 +90,23 @@ def test_a_database_is_fresh_for_each_test(postgres_url: str) -> None:
     with psycopg.connect(postgres_url) as connection:
         tables = connection.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").fetchone()
     assert tables == (0,)
+
+
+def link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # the environment lies on another file system
+        shutil.copy2(source, target)
+
+
+def test_programs_that_others_may_not_run_are_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = _programs().parents[1]
+    closed = tmp_path / "closed" / package.name
+    shutil.copytree(_programs().parent, closed / "server", copy_function=link)
+    libraries = f"{package.name}.libs"
+    shutil.copytree(package.with_name(libraries), closed.with_name(libraries), copy_function=link)
+    closed.parent.chmod(0o700)
+    monkeypatch.setattr("tests.postgres._programs", lambda: closed / "server" / "bin")
+    with Postgres() as server, psycopg.connect(server.url()) as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+        assert (server.folder / "program").exists() == (os.geteuid() == 0)
