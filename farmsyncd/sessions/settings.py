@@ -54,12 +54,14 @@ class CookieSettings:
     path: str = attrs.field(default="/")
     domain: str | None = attrs.field(default=None)
     secure: bool | None = None
-    same_site: Literal["Lax", "Strict", "None"] = "Lax"
+    same_site: Literal["Lax", "Strict", "None"] = attrs.field(default="Lax")
 
     @name.validator
     def _check_name(self, _attribute: attrs.Attribute[str], value: str) -> None:
         if not _NAME.fullmatch(value):
             raise ConfigError(f"expected a cookie's name of letters, digits, - and _, found {value!r}")
+        if value.lower().startswith(("__host-", "__secure-")):
+            raise ConfigError(f"expected a cookie's name without the prefix that it is given, found {value!r}")
 
     @path.validator
     def _check_path(self, _attribute: attrs.Attribute[str], value: str) -> None:
@@ -72,3 +74,10 @@ class CookieSettings:
     def _check_domain(self, _attribute: attrs.Attribute[str | None], value: str | None) -> None:
         if value is not None and not _DOMAIN.fullmatch(value):
             raise ConfigError(f"expected a host's name as a cookie's domain, found {value!r}")
+
+    @same_site.validator
+    def _check_same_site(self, _attribute: attrs.Attribute[str], value: str) -> None:
+        if value not in ("Lax", "Strict", "None"):
+            raise ConfigError(f"expected a cookie's SameSite to be Lax, Strict or None, found {value!r}")
+        if value == "None" and self.secure is False:
+            raise ConfigError("expected a cookie with SameSite=None to be secure: browsers refuse it otherwise")
