@@ -608,6 +608,37 @@ def test_a_session_that_is_first_asked_for_after_the_response_began_can_be_read(
     assert seen == [1, 1]
 
 
+def test_a_session_that_is_asked_for_again_while_it_is_stored_is_stored(farm: Farm) -> None:
+    @page
+    async def again(request: Request) -> None:
+        (await farmsync_session(request))["a"] = 1
+        request.write(b"first ")
+        request.write(b"%d" % (await farmsync_session(request))["a"])
+        request.finish()
+
+    connection = farm.connect(again)
+    farm.threads.held = True
+    connection.send()
+    farm.threads.go()
+    assert (connection.answer().status, connection.answer().body) == (200, b"first 1")
+    assert len(farm.store.database.rows) == 1
+
+
+def test_a_change_inside_a_value_after_the_first_byte_is_said_in_the_log(
+    farm: Farm, caplog: pytest.LogCaptureFixture
+) -> None:
+    @page
+    async def late(request: Request) -> None:
+        session = await farmsync_session(request)
+        session["cart"] = ["tea"]
+        request.write(b"first")
+        session["cart"].append("milk")
+        request.finish()
+
+    assert farm.ask(late).body == b"first"
+    assert "'cart'" in caplog.text
+
+
 def test_a_request_of_another_site_is_refused_with_what_to_do() -> None:
     with pytest.raises(TypeError, match="serve the resource by"):
         farmsync_session(DummyRequest([]))  # type: ignore[arg-type]

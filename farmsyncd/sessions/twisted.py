@@ -138,10 +138,10 @@ class SessionRequest(Request):
         exchange = self._exchange
         if exchange is None:
             exchange = self._exchange = self._new_exchange()
+            if self._begun:
+                exchange.abandon()  # it can be read
         session = exchange.open_cached() if self._opening is None else None
         if session is not None:
-            if self._begun:
-                exchange.abandon()
             return succeed(session)
         waiting: Deferred[Session] = Deferred()
         if self._opening is not None:
@@ -158,8 +158,6 @@ class SessionRequest(Request):
 
     def _opened(self, result: Session | Failure) -> None:
         waiting, self._opening = self._opening or [], None
-        if self._begun and self._exchange is not None:
-            self._exchange.abandon()
         for one in waiting:
             one.callback(result)  # a Failure fires the errbacks
 
@@ -183,7 +181,7 @@ class SessionRequest(Request):
         if self._held is not None:
             self._held.finished = True
         elif self._begun or self._disconnected or not self._begin(b"", finished=True):
-            Request.finish(self)
+            self._end()
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:  # noqa: N802
         """Register who writes the body; while the session is being stored, it waits."""
@@ -268,7 +266,12 @@ class SessionRequest(Request):
             if held.streaming:
                 held.producer.resumeProducing()
         if held.finished:
-            Request.finish(self)
+            self._end()
+
+    def _end(self) -> None:
+        Request.finish(self)
+        if self._exchange is not None:
+            self._exchange.abandon()
 
     def _let_go(self) -> _Held:
         """Give up holding back, and what the application changed in the response's head after its first write."""
