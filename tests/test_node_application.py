@@ -183,7 +183,7 @@ def test_a_full_queue_is_told_at_once(daemons: Daemons, tmp_path: Path, waiting:
 def test_requests_in_work_are_finished_when_the_node_is_stopped(
     daemons: Daemons, tmp_path: Path, waiting: list[threading.Thread]
 ) -> None:
-    web = node(daemons)
+    web = node(daemons, config="[node.application]\nstop-limit = '5m'\n")
     idle = connection(web)
     idle.request("GET", "/")
     assert idle.getresponse().read() == b"home\n"
