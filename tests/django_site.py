@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, TypeVar
 
 import django
+from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from django.conf import settings
+from django.db import connections
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.urls import path
 
@@ -50,6 +53,7 @@ settings.configure(
 )
 django.setup()
 
+T = TypeVar("T")
 View = Callable[[HttpRequest], Any]
 VIEWS: dict[str, View] = {}  # what a test wants a path to do
 
@@ -79,6 +83,19 @@ def shown(response: Any) -> dict[str, Any]:
     """The session that a response shows."""
     found: dict[str, Any] = json.loads(response.content)
     return found
+
+
+def in_a_loop(function: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """What the coroutine returns; its threads have ended then, and their connections are closed."""
+
+    async def main() -> T:
+        async with ThreadSensitiveContext():
+            try:
+                return await function()
+            finally:
+                await sync_to_async(connections.close_all)()
+
+    return asyncio.run(main())
 
 
 urlpatterns = [path("a/<str:name>", aview), path("<str:name>", view)]

@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from asgiref.sync import async_to_sync
 from django.contrib.sessions.backends.base import UpdateError
 from django.core.management import call_command
 from django.test import override_settings
@@ -17,8 +16,6 @@ from farmsyncd.sessions import Sessions, SessionSettings
 from farmsyncd.sessions.django import SessionStore
 from tests import django_site
 from tests.sessions_memory import MemoryDatabase, MemoryStore
-
-assert django_site  # configures Django
 
 UNKNOWN = "u" * 42 + "A"  # as long as an id, and never issued
 
@@ -248,6 +245,14 @@ def test_values_keep_their_types_and_changes_inside_them_are_noticed() -> None:
     assert again(session)["cart"] == {"lines": [{"sku": "a", "count": 2}]}
 
 
+def test_what_asks_for_nothing_keeps_later_changes_noticed() -> None:
+    session = again(saved(cart=[]))
+    session.pop("nothing", None)
+    assert not session.modified
+    session["cart"].append("pear")
+    assert session.modified
+
+
 def test_a_test_cookie_works_from_one_request_to_the_next(session: SessionStore) -> None:
     assert not session.test_cookie_worked()
     session.set_test_cookie()
@@ -419,7 +424,7 @@ def test_the_documented_coroutines_do_what_their_namesakes_do(database: MemoryDa
         assert following.session_key is None
         await SessionStore.aclear_expired()
 
-    async_to_sync(use)()
+    django_site.in_a_loop(use)
     assert database.rows == {}
 
 
@@ -434,4 +439,4 @@ def test_coroutines_do_not_bring_back_a_session_that_has_ended() -> None:
         with pytest.raises(UpdateError):
             await two.asave()
 
-    async_to_sync(use)()
+    django_site.in_a_loop(use)

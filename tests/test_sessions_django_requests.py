@@ -10,7 +10,6 @@ from typing import Any
 
 import attrs
 import pytest
-from asgiref.sync import async_to_sync
 from django.contrib import messages
 from django.contrib.auth import alogin, authenticate, get_user_model, login, logout
 from django.core.checks import run_checks
@@ -25,7 +24,7 @@ from django.utils.safestring import mark_safe
 from farmsyncd.sessions import NotStorable, SessionClosed, SessionConflict, Sessions, SessionSettings, StoreUnavailable
 from farmsyncd.sessions.django import SessionStore
 from farmsyncd.sessions.django.wiring import wiring
-from tests.django_site import DJANGOS, OURS, VIEWS, View, middleware, pieces, shown
+from tests.django_site import DJANGOS, OURS, VIEWS, View, in_a_loop, middleware, pieces, shown
 from tests.sessions_memory import MemoryDatabase, MemoryStore
 
 COOKIE = "sessionid"
@@ -590,7 +589,7 @@ def test_asynchronous_sites_have_the_same_sessions(site: Site) -> None:
     async def done(request: HttpRequest) -> HttpResponse:
         return HttpResponse(str(await request.session.aget("n")))
 
-    assert async_to_sync(use)() == [503, 2]
+    assert in_a_loop(use) == [503, 2]
 
 
 @pytest.mark.usefixtures("users")
@@ -606,6 +605,6 @@ def test_asynchronous_logins_give_a_new_key(site: Site) -> None:
         await browser.get("/a/in")
         return before, browser.cookies[COOKIE].value
 
-    before, after = async_to_sync(use)()
+    before, after = in_a_loop(use)
     assert before[:43] != after[:43]
     assert len(site.store.database.rows) == 1
