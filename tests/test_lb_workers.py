@@ -25,7 +25,7 @@ from farmsyncd.lb.processes.cbpf import Spread
 from farmsyncd.lb.processes.reshuffle import _write, book, reshuffle
 from tests.daemons import Daemons
 from tests.eventually import LIMIT, eventually
-from tests.lb_farm import Balancer
+from tests.lb_farm import Balancer, ThreadedNode, says_its_name
 from tests.lb_load import SOURCES, Load, QuickNode, homes_of, port_of, quick_nodes
 
 SPREAD = Spread(2)
@@ -179,6 +179,33 @@ def test_workers_leave_when_their_supervisor_dies_and_another_number_of_them_kno
         balancer.daemon.start().ready()
         assert homes_of(port_of(balancer)) == homes
         assert sorted(path.name for path in state.glob("sources.*")) == ["sources.0"]
+
+
+def test_workers_that_finish_after_their_supervisor_died_write_nothing_down_any_more(
+    daemons: Daemons, tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    with ThreadedNode("a", says_its_name("a")) as node:
+        balancer = Balancer(daemons, "--node", node.option, "--workers", "2", "--state", str(state))
+        with balancer.connect(SOURCES[0]) as client:
+            assert client.recv(1) == b"a"
+            worker = pids(balancer)[worker_of(SOURCES[0])]
+            assert writes(worker, state)
+            balancer.daemon.kill()
+            eventually(lambda: not writes(worker, state))
+            assert alive(worker), "somebody is still connected there"
+            balancer.daemon.start().ready()
+            assert homes_of(port_of(balancer.daemon), SOURCES[:1]) == {SOURCES[0]: "a"}
+        eventually(lambda: not alive(worker))
+
+
+def writes(pid: int, state: Path) -> bool:
+    """Whether a process has a book open."""
+    found = []
+    for one in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.append(one.readlink())
+    return any(path.parent == state and path.name.startswith("sources.") for path in found)
 
 
 def test_the_supervisor_answers_for_the_farms_name_and_hears_of_orders(daemons: Daemons, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, DeferredList, gatherResults, maybeDeferred, succeed
 
 from farmsyncd.core.eligibility import Order
 from farmsyncd.lb.balancing import balancing
@@ -81,9 +81,14 @@ class Alone:
         """See :class:`Crew`."""
         if self._front is None or not self._begun:
             return self._end()
-        for _ in range(_LAST_LOOKS):  # who is connected as far as he knows is not refused
-            self._front.look()
+        self._take_the_last()
         return self._front.finish(limit_s).addCallback(lambda _: self._end())
+
+    def abandon(self, limit_s: float) -> Deferred[None]:
+        """The same, and write nothing down any more from now on: the state may be somebody else's in a moment."""
+        self._take_the_last()
+        both = [self.pause(), self.finish(limit_s)]
+        return DeferredList(both, consumeErrors=True).addCallback(lambda _: None)
 
     def answer(self, words: Sequence[str]) -> Mapping[str, Any]:
         """See :class:`Crew`."""
@@ -100,6 +105,11 @@ class Alone:
     def ready(self) -> tuple[bool, str]:
         """See :class:`Crew`."""
         return self._parts.figures.ready()
+
+    def _take_the_last(self) -> None:
+        """Who is connected as far as he knows is not refused."""
+        for _ in range(_LAST_LOOKS if self._front is not None else 0):
+            self._front.look()  # type: ignore[union-attr]
 
     def _recall(self) -> None:
         """Read what was written down; it is not written on yet."""

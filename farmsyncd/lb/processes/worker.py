@@ -58,7 +58,8 @@ class Worker:
         if self._crew is None:
             self._leave(None)
         else:
-            self._finish(self._limit_s)
+            self._crew.abandon(self._limit_s).addBoth(self._leave)
+            self._listener.close()
 
     def _configure(self, number: int, told: Mapping[str, object]) -> None:
         config = share_of(load(None, BalancerConfig, told), number)
