@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import attrs
 import pytest
 
+from farmsyncd.core.session.faults import StoreUnavailable, WrongSchema
 from farmsyncd.core.session.token import Token
+from farmsyncd.sessions.engine import Sessions
 from farmsyncd.sessions.settings import SessionSettings
 from tests.session_farm import QUIET, Farm, Node, SlowStore, foreign, known
 from tests.sessions_memory import MemoryStore
@@ -245,3 +249,44 @@ def test_the_age_of_a_copy_counts_from_before_the_question(farm: Farm) -> None:
     farm.pass_s(2)
     node.calls()
     assert (node.shows(token), node.calls()) == ({"a": 1}, {"revalidate": 1})
+
+
+# -- by URL -----------------------------------------------------------------------------------------------------------
+
+
+def test_sessions_are_opened_by_the_url_of_their_database(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/sessions.db"
+    sessions = Sessions.at(url, QUIET)
+    session = sessions.open(None)
+    session["a"] = 1
+    session.commit()
+    sessions.close()
+    again = Sessions.at(url, QUIET)
+    assert dict(again.open(session.token)) == {"a": 1}
+    again.close()
+
+
+def test_a_program_starts_while_its_database_is_away_and_finds_it_later(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = MemoryStore(away=True)
+    monkeypatch.setattr("farmsyncd.sessions.stores.url.open_store", lambda _url: store)
+    sessions = Sessions.at("somewhere", QUIET)
+    assert (sessions.open(None).is_new, len(caplog.records)) == (True, 1)
+    with pytest.raises(StoreUnavailable):
+        sessions.open(foreign())
+    store.away = False
+    assert sessions.open(foreign()).is_new
+
+
+def test_a_database_that_is_not_ours_is_an_error_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryStore()
+
+    def before(_name: str) -> None:
+        raise WrongSchema("expected farmsync's tables, found others")
+
+    store.before = before
+    monkeypatch.setattr("farmsyncd.sessions.stores.url.open_store", lambda _url: store)
+    with pytest.raises(WrongSchema):
+        Sessions.at("somewhere", QUIET)
+    assert store.closed

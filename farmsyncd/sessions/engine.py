@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import threading
@@ -12,6 +13,7 @@ from collections.abc import Callable
 import attrs
 
 from farmsyncd.core.session.cookies import marker_life_s
+from farmsyncd.core.session.faults import StoreUnavailable
 from farmsyncd.core.session.token import ENTROPY_BYTES, Token, new_id
 from farmsyncd.sessions.committing import Committing
 from farmsyncd.sessions.copies import Copies
@@ -19,6 +21,8 @@ from farmsyncd.sessions.session import Opened, Session
 from farmsyncd.sessions.settings import SessionSettings
 from farmsyncd.sessions.stores.base import Store
 from farmsyncd.sessions.sweeping import Sweeping
+
+log = logging.getLogger("farmsync.sessions")
 
 
 @attrs.frozen
@@ -62,14 +66,16 @@ class Sessions:
     def at(cls, url: str, settings: SessionSettings | None = None) -> Sessions:
         """Sessions in the database that ``url`` names, whose tables are made when they are not there.
 
-        ``sqlite:///relative.db``, ``sqlite:////absolute.db`` or ``postgresql://...``. Raises ConfigError, WrongSchema,
-        StoreUnavailable.
+        ``sqlite:///relative.db``, ``sqlite:////absolute.db``, ``postgresql://...``. Raises ConfigError, WrongSchema. A
+        database that is away is no reason not to start: what needs it raises StoreUnavailable until it is there.
         """
         from farmsyncd.sessions.stores.url import open_store  # noqa: PLC0415  a store's driver only where it is used
 
         store = open_store(url)
         try:
             store.prepare()
+        except StoreUnavailable as error:
+            log.warning("the sessions' database is not there yet: %s", error)
         except BaseException:
             store.close()
             raise

@@ -203,7 +203,7 @@ class FarmsyncSessions:
     """The extension: gives an application sessions, ``sessions`` or those that ``FARMSYNC_SESSIONS`` names.
 
     That is the URL of a database, or a table with its ``url`` and any of SessionSettings. They are then to be found as
-    ``app.extensions["farmsync_sessions"]``. Raises ConfigError, WrongSchema, StoreUnavailable.
+    ``app.extensions["farmsync_sessions"]``. Raises ConfigError, WrongSchema.
     """
 
     def __init__(self, app: flask.Flask | None = None, sessions: Sessions | None = None) -> None:

@@ -26,7 +26,7 @@ class Wiring:
         self._given: object = None
 
     def sessions(self) -> Sessions:
-        """The sessions; raises ImproperlyConfigured, WrongSchema, StoreUnavailable."""
+        """The sessions; raises ImproperlyConfigured."""
         sessions = self._sessions
         if sessions is not None:
             return sessions
