@@ -211,6 +211,10 @@ def test_who_has_a_marker_gets_a_newer_one_in_its_place() -> None:
     assert len(answer(Presented(Token(ID, 59), many), Token(ID, 60))) < 20
 
 
+def test_another_id_leaves_the_markers_of_the_one_before_it() -> None:
+    assert answer(Presented(TOKEN, (5,)), Token(OTHER_ID, 6)) == [f"farmsync={OTHER_ID}.6"]
+
+
 def test_markers_live_until_no_older_copy_is_trusted_and_no_older_response_can_come() -> None:
     assert marker_life_s(0) is None
     assert marker_life_s(0.1) == 601
@@ -238,6 +242,9 @@ def test_a_browser_takes_every_cookie_and_sends_back_what_is_read() -> None:
         browser.receive([set_cookie(choices, secure, Token(ID, 7), 100)], secure=secure)  # comes later still
         seen = presented(browser.header(secure=secure), choices, secure)
         assert seen == Presented(Token(ID, 10), (10,))
-        browser.receive(delete_cookies(choices, secure, seen), secure=secure)
-        assert browser.header(secure=secure) is None
+        browser.receive(delete_cookies(choices, secure), secure=secure)
+        assert presented(browser.header(secure=secure), choices, secure) is NOTHING
+        browser.receive([set_cookie(choices, secure, Token(ID, 7), 100)], secure=secure)  # comes after the end
+        seen = presented(browser.header(secure=secure), choices, secure)
+        assert seen == Presented(Token(ID, 10), (10,))
         assert not browser.refused

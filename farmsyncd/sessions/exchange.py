@@ -150,7 +150,7 @@ class Exchange:
             return []
         seen, row = self.presented, session.row
         if row is None:
-            return delete_cookies(self._cookies, self._secure, seen) if session.destroyed else []
+            return delete_cookies(self._cookies, self._secure) if session.destroyed else []
         if not session.own_writes and seen.token is not None and row.version <= seen.token.version:
             return []  # most responses
         return set_cookies(

@@ -172,7 +172,7 @@ def changes_to_show(
     """
     token = seen.token
     if token is None or token.id != shown.id:
-        return [Change("", shown.spell(), life_s), *_without_markers(seen)]
+        return [Change("", shown.spell(), life_s)]  # the other id's markers stay: a late cookie of it may still come
     if shown.version <= token.version:
         return []
     changes = []
@@ -184,9 +184,9 @@ def changes_to_show(
     return changes + _without_markers(seen)
 
 
-def changes_to_end(seen: Presented) -> list[Change]:
-    """What a response changes for a request that has ended the session which it presented."""
-    return [Change("", "", 0), *_without_markers(seen)]
+def changes_to_end() -> list[Change]:
+    """What a response changes for a request that has ended the session which it presented. Its markers stay."""
+    return [Change("", "", 0)]
 
 
 def marker_change(token: Token, life_s: int) -> Change:
@@ -219,13 +219,13 @@ def marker(choices: CookieChoices, secure: bool, token: Token, life_s: int) -> s
     return _spell(choices, secure, marker_change(token, life_s))
 
 
-def delete_cookies(choices: CookieChoices, secure: bool, seen: Presented) -> list[str]:
+def delete_cookies(choices: CookieChoices, secure: bool) -> list[str]:
     """:func:`changes_to_end` as the values of ``Set-Cookie``."""
-    return [_spell(choices, secure, change) for change in changes_to_end(seen)]
+    return [_spell(choices, secure, change) for change in changes_to_end()]
 
 
 def _without_markers(seen: Presented) -> list[Change]:
-    """Without those that a newer one, or the session's end, replaces; the lowest few at a time."""
+    """Without those that a newer one replaces; the lowest few at a time."""
     token = seen.token
     if token is None:
         return []

@@ -154,7 +154,7 @@ def _changes(request: HttpRequest, session: SessionStore) -> list[Change]:
     if shown is None:
         return []
     if shown.token is None:
-        return changes_to_end(seen) if session.flushed and cookie is not None else []
+        return changes_to_end() if session.flushed and cookie is not None else []
     life_s = None if session.get_expire_at_browser_close() else max(0, session.get_expiry_age())
     marker_s = wiring.sessions().marker_life_s()
     bare = token_of(cookie) if seen.token is None else None
