@@ -162,7 +162,7 @@ def _copied(binaries: Path, folder: Path) -> Path:
     """The server's own tree, and the libraries that lie beside its package, where everybody may read them."""
     tree, package = binaries.parent, binaries.parent.parent
     target = folder / "program" / package.name / tree.name
-    shutil.copytree(tree, target, symlinks=True)
+    shutil.copytree(tree, target, symlinks=True, ignore=shutil.ignore_patterns("include", "*.a"))
     libraries = package.with_name(f"{package.name}.libs")
     if libraries.is_dir():
         shutil.copytree(libraries, folder / "program" / libraries.name)

@@ -102,7 +102,7 @@ def link(source: str, target: str) -> None:
 def test_programs_that_others_may_not_run_are_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = _programs().parents[1]
     closed = tmp_path / "closed" / package.name
-    shutil.copytree(_programs().parent, closed / "server", copy_function=link)
+    shutil.copytree(_programs().parent, closed / "server", copy_function=link, ignore=shutil.ignore_patterns("include"))
     libraries = f"{package.name}.libs"
     shutil.copytree(package.with_name(libraries), closed.with_name(libraries), copy_function=link)
     closed.parent.chmod(0o700)

@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 from farmsyncd.errors import ConfigError
 from farmsyncd.sessions.stores.base import Store
-from farmsyncd.sessions.stores.sqlite import SqliteStore
+from farmsyncd.sessions.stores.sqlite import TIMEOUT_S, SqliteStore
 
 _EXPECTED: Final = (
     "expected sqlite:///relative.db, sqlite:////absolute.db or postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
@@ -16,16 +16,16 @@ _EXPECTED: Final = (
 _POSTGRES: Final = ("postgresql", "postgres")
 
 
-def open_store(url: str) -> Store:
-    """The store of a URL; nothing is opened before its first use.
+def open_store(url: str, timeout_s: float = TIMEOUT_S) -> Store:
+    """The store of a URL, each of whose calls takes at most ``timeout_s``; nothing is opened before its first use.
 
     Raises ConfigError for anything that is no such URL; a password in it never reaches the message.
     """
     scheme, separator, _ = url.partition("://")
     if separator and scheme in _POSTGRES:
-        return _postgres(url)
+        return _postgres(url, timeout_s)
     if separator and scheme == "sqlite":
-        return SqliteStore(_path(url))
+        return SqliteStore(_path(url), timeout_s)
     found = scheme if separator and scheme.replace("+", "").isalnum() else ""
     raise ConfigError(f"{_EXPECTED}, found {f'a URL that begins with {found}://' if found else 'no such URL'}")
 
@@ -40,11 +40,11 @@ def _path(url: str) -> Path:
     return Path(path)
 
 
-def _postgres(url: str) -> Store:
+def _postgres(url: str, timeout_s: float) -> Store:
     try:
         from farmsyncd.sessions.stores.postgres.store import PostgresStore  # noqa: PLC0415 - only where it is used
     except ImportError as error:
         raise ConfigError(
             f"expected psycopg, which sessions in PostgreSQL need: pip install 'farmsync[postgres]' ({error})"
         ) from error
-    return PostgresStore(url)
+    return PostgresStore(url, timeout_s)
