@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from farmsyncd.edges.cache.leases import leased
 from tests.daemons import Daemon, Daemons
 from tests.eventually import LIMIT, eventually
 from tests.farm import Farm
@@ -261,17 +262,39 @@ def test_a_request_sees_one_version_for_as_long_as_its_answer_lasts(
     web = farm.node("web", "--wsgi", VARIOUS, "--dataset", "shop")
     old = farm.publish({"page": b"old", "late": b"old too"})
     farm.settled(old)
-    one = connection(web.daemon)
-    one.request("GET", f"/version?{tmp_path}/go")
-    answer = one.getresponse()
-    assert answer.read(3) == b"old"
-    assert answer.headers["X-Farmsync-Version"] == old
+    one, leaver = connection(web.daemon), connection(web.daemon)
+    for each in (one, leaver):
+        each.request("GET", f"/version?{tmp_path}/go")
+        answer = each.getresponse()
+        assert answer.read(3) == b"old"
+        assert answer.headers["X-Farmsync-Version"] == old
+        if each is leaver:
+            answer.close()
+            each.close()
+        else:
+            staying = answer
     new = farm.publish({"page": b"new", "late": b"new too"})
     farm.settled(new)
+    assert leased(web.cache / "versions" / old)
     (tmp_path / "go").touch()
-    assert answer.read() == f" old old too {old}".encode()
+    assert staying.read() == f" old old too {old}".encode()
     one.close()
     answer, body = ask(web.daemon, "GET", "/echo")
     assert json.loads(body)["datasets"] == {"shop": new}
     assert answer.headers["X-Farmsync-Version"] == new
     assert web.get("/shop/page").body == b"new"
+    eventually(lambda: not leased(web.cache / "versions" / old), what="nobody holds the old version any more")
+
+
+def test_a_request_has_a_snapshot_of_each_dataset(daemons: Daemons, tmp_path: Path) -> None:
+    farm = Farm(daemons, tmp_path)
+    web = farm.node("web", "--wsgi", VARIOUS)
+    assert json.loads(ask(web.daemon, "GET", "/echo")[1])["datasets"] == {}
+    shop = farm.publish({"page": b"shop"})
+    prices = json.loads(farm.run("publish", "prices", str(farm.site({"page": b"prices"})), "--now", "--json"))[
+        "version"
+    ]
+    both = {"prices": prices, "shop": shop}
+    eventually(lambda: json.loads(ask(web.daemon, "GET", "/echo")[1])["datasets"] == both)
+    assert ask(web.daemon, "GET", "/echo")[0].headers["X-Farmsync-Version"] == prices, "the first by name"
+    assert web.get("/prices/page").body == b"prices"
