@@ -53,6 +53,10 @@ class Committing:
         """In a process that was just forked: another thread may have held a lock."""
         self._turns = Turns(_PATIENCE_S)
 
+    def stand_back(self, attempt: int) -> None:
+        """Let others go first for a moment, the longer the more often this one was too late."""
+        self._pause(random.uniform(0, _PAUSE_S * 2**attempt))  # noqa: S311  no secret
+
     def needed(self, session: Session) -> bool:
         """Whether :meth:`commit` would ask the database."""
         if not session.opened:
@@ -101,7 +105,7 @@ class Committing:
                 if answer is None:
                     return
                 if attempt:
-                    self._pause(random.uniform(0, _PAUSE_S * 2**attempt))  # noqa: S311  others are as fast
+                    self.stand_back(attempt)
                 latest = self._copies.newest(answer)
         raise SessionConflict(next(iter(changes), "(its id)"))
 

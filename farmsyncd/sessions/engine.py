@@ -132,6 +132,10 @@ class Sessions:
         """Whether a commit now would ask the database."""
         return self._committing.needed(session)
 
+    def stand_back(self, attempt: int) -> None:
+        """Wait a moment after having been too late for the ``attempt``th time."""
+        self._committing.stand_back(attempt)
+
     def change(self, token: Token | None, function: Callable[[Session], object]) -> Session:
         """Open a session, call ``function`` with it and commit, again if another request came first."""
         session = self.open(token)

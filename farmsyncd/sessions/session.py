@@ -180,11 +180,12 @@ class Session(MutableMapping[str, Any]):
         SessionGone if the session ends meanwhile.
         """
         self.commit()
-        for _ in range(_REPEATS):
+        for attempt in range(1, _REPEATS + 1):
             function(self)
             try:
                 return self.commit()
             except SessionConflict:
+                self._sessions.stand_back(attempt)
                 self.reload()
                 if self.is_new:
                     raise SessionGone from None
