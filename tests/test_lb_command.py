@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 from collections import Counter
@@ -97,13 +98,25 @@ def test_nodes_are_drained_taken_out_and_brought_back_under_the_eyes_of_the_oper
         operated.fails(69, "status")
 
 
+def test_connections_without_a_good_header_are_told_by_what_was_wrong(
+    daemons: Daemons, tmp_path: Path, capsys: Capture
+) -> None:
+    operated = Operated(daemons, tmp_path, capsys, "--node", "a=127.0.0.1:1", "--accept-proxy")
+    assert "refused" not in operated.ok("status")
+    for said in (b"GET / HTTP/1.0\r\n\r\n", b"PROXY x\r\n", b"PROXY y\r\n"):
+        with operated.balancer.connect() as client, contextlib.suppress(ConnectionResetError):
+            client.sendall(said)
+            assert client.recv(1) == b""
+    assert "3 connections without a good PROXY header: 1 missing, 2 malformed" in operated.ok("status")
+
+
 def test_without_a_node_a_client_waits_and_is_served_by_the_first_that_is_ready(
     daemons: Daemons, tmp_path: Path, capsys: Capture
 ) -> None:
     with named_nodes("a") as nodes:
         operated = Operated(daemons, tmp_path, capsys, "--node", nodes["a"].option, "--queue-timeout", "10m")
         operated.ok("maint", "a")
-        assert "all 1 nodes are in maintenance" in operated.ok("status")
+        assert "the only node is in maintenance" in operated.ok("status")
         with operated.balancer.connect() as client:
             eventually(lambda: operated.balancer.get("/status")["waiting"] == 1)
             operated.ok("ready", "a")
@@ -142,7 +155,7 @@ def test_checks_of_a_real_balancer_take_nodes_down_and_bring_them_back(daemons: 
         nodes["a"].deafen()
         nodes["b"].deafen()
         eventually(lambda: state("a") == state("b") == "down")
-        assert "no node is ready: the 2 that are down get all connections" in balancer.daemon.log
+        assert "no node is ready: all connections go to the 2 that are down" in balancer.daemon.log
         nodes[home].listen()  # whatever its checks say: it may be tried, and serves
         with balancer.connect("127.0.0.11") as client:
             client.shutdown(socket.SHUT_WR)

@@ -260,4 +260,4 @@ def test_readiness_says_why_not() -> None:
     assert readiness(scene) == (False, "all 2 nodes are in maintenance")
     down = Scene("a")
     down.fail("a", 3, others="")
-    assert readiness(down) == (False, "no node is up; clients are sent to the 1 that are down, in case one is not")
+    assert readiness(down) == (False, "no node is up; clients are sent to the one that is down, in case it is not")

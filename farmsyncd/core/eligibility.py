@@ -98,6 +98,11 @@ def rule(states: Mapping[str, State]) -> Ruling:
     return Ruling(chosen, takes, takes | {name for name, state in states.items() if state in KEEPS})
 
 
+def those(count: int, state: State) -> str:
+    """So many nodes in a state, for people."""
+    return f"the one that is {state.value}" if count == 1 else f"the {count} that are {state.value}"
+
+
 @attrs.frozen
 class Activation:
     """A dataset's active cycle, and when it became so, in farm time."""

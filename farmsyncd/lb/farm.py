@@ -13,7 +13,7 @@ import attrs
 from twisted.logger import Logger
 
 from farmsyncd.core.balance import Penalty, ramped
-from farmsyncd.core.eligibility import Facts, Order, State, best, rule, state_of
+from farmsyncd.core.eligibility import Facts, Order, State, best, rule, state_of, those
 from farmsyncd.core.health import Health, Patience
 from farmsyncd.lb.config import NodeAddress, NodeConfig
 
@@ -284,9 +284,7 @@ class Farm:
             self._log.critical("there is no node left to serve: connections wait for one")
         elif serving is not State.READY:
             self._log.critical(
-                "no node is ready: the {count} that are {state} get all connections",
-                count=len(self._takers),
-                state=serving.value,
+                "no node is ready: all connections go to {those}", those=those(len(self._takers), serving)
             )
         elif before is not None:
             self._log.info("{count} nodes are ready again", count=len(self._takers))

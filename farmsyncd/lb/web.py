@@ -9,7 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from farmsyncd.core.affinity import Affinity
-from farmsyncd.core.eligibility import State
+from farmsyncd.core.eligibility import State, those
 from farmsyncd.core.proxyheader import Fault
 from farmsyncd.lb.dispatcher import Dispatcher
 from farmsyncd.lb.farm import Node
@@ -88,10 +88,12 @@ class Figures(Collector):
         if not nodes:
             return False, "no node is known yet"
         if serving is None:
-            return False, f"all {len(nodes)} nodes are in maintenance"
+            return False, f"all {len(nodes)} nodes are in maintenance" if nodes[
+                1:
+            ] else "the only node is in maintenance"
         count = sum(node.takes for node in nodes)
         if serving is State.DOWN:
-            return False, f"no node is up; clients are sent to the {count} that are down, in case one is not"
+            return False, f"no node is up; clients are sent to {those(count, serving)}, in case it is not"
         return True, f"{count} of {len(nodes)} nodes take new sources" + (
             "" if serving is State.READY else f", although they are {serving.value}: none is ready"
         )
