@@ -15,6 +15,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.cache import patch_vary_headers
 
 from farmsyncd.core.session.cookies import (
+    NOTHING,
     Change,
     Presented,
     changes_to_end,
@@ -23,8 +24,9 @@ from farmsyncd.core.session.cookies import (
     presented,
 )
 from farmsyncd.core.session.faults import SessionConflict, SessionError, SessionGone, StoreUnavailable
+from farmsyncd.core.session.token import Token
 from farmsyncd.errors import FarmsyncError
-from farmsyncd.sessions.django.store import SessionStore, token_of
+from farmsyncd.sessions.django.store import UNKNOWN_VERSION, SessionStore, token_of
 from farmsyncd.sessions.django.wiring import wiring
 from farmsyncd.sessions.exchange import answer_for
 
@@ -62,7 +64,7 @@ class SessionMiddleware(DjangosMiddleware):
                 "expected SESSION_ENGINE to be 'farmsyncd.sessions.django' with this middleware, "
                 f"found {settings.SESSION_ENGINE!r}"
             )
-        seen = _presented(request)
+        session.seen = seen = _presented(request, session.presented)
         if seen.token is not None:
             session.presented = seen.token
         request.session = session
@@ -101,10 +103,13 @@ class SessionMiddleware(DjangosMiddleware):
         return self.process_response(request, response)
 
 
-def _presented(request: HttpRequest) -> Presented:
+def _presented(request: HttpRequest, token: Token | None) -> Presented:
+    """What the request's cookies say; ``token`` is what the session's own cookie does."""
     name = settings.SESSION_COOKIE_NAME
-    own = "; ".join(f"{key}={value}" for key, value in request.COOKIES.items() if key.startswith(name))
-    return presented(own, _Name(name), False)
+    if any(key.startswith(name) and key != name for key in request.COOKIES):
+        own = "; ".join(f"{key}={value}" for key, value in request.COOKIES.items() if key.startswith(name))
+        return presented(own, _Name(name), False)
+    return NOTHING if token is None or token.version == UNKNOWN_VERSION else Presented(token)
 
 
 def _asks(request: HttpRequest) -> bool:
@@ -150,19 +155,24 @@ def _tell(request: HttpRequest, session: SessionStore, response: HttpResponse) -
 
 def _changes(request: HttpRequest, session: SessionStore) -> list[Change]:
     """What becomes of the client's cookies."""
-    shown, seen, cookie = session.session, _presented(request), request.COOKIES.get(settings.SESSION_COOKIE_NAME)
+    shown = session.session
     if shown is None:
         return []
-    if shown.token is None:
-        return changes_to_end() if session.flushed and cookie is not None else []
+    said = token_of(request.COOKIES.get(settings.SESSION_COOKIE_NAME))
+    seen = _presented(request, said) if session.seen is None else session.seen
+    if shown.is_new:
+        there = settings.SESSION_COOKIE_NAME in request.COOKIES
+        return changes_to_end() if session.flushed and there else []
+    if not shown.own_writes and seen.token is not None and shown.version <= seen.token.version:
+        return []  # most responses
+    token = Token(shown.id, shown.version)
     life_s = None if session.get_expire_at_browser_close() else max(0, session.get_expiry_age())
     marker_s = wiring.sessions().marker_life_s()
-    bare = token_of(cookie) if seen.token is None else None
-    if bare is None or bare.id != shown.token.id:
-        return changes_to_show(seen, shown.token, own_writes=shown.own_writes, life_s=life_s, marker_s=marker_s)
+    if seen.token is not None or said is None or said.id != token.id:
+        return changes_to_show(seen, token, own_writes=shown.own_writes, life_s=life_s, marker_s=marker_s)
     # Django's own middleware, or a test's client, has set a cookie that says no version.
-    changes = [Change("", shown.token.spell(), life_s)]
-    return changes if marker_s is None else [*changes, marker_change(shown.token, marker_s)]
+    changes = [Change("", token.spell(), life_s)]
+    return changes if marker_s is None else [*changes, marker_change(token, marker_s)]
 
 
 def _answer(error: Exception) -> HttpResponse:

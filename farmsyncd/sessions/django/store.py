@@ -11,6 +11,7 @@ from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.contrib.sessions.backends.base import CreateError, SessionBase, UpdateError
 
+from farmsyncd.core.session.cookies import Presented
 from farmsyncd.core.session.encoding import decode_value
 from farmsyncd.core.session.faults import DamagedState, SessionConflict, SessionGone, StoreUnavailable
 from farmsyncd.core.session.token import Token, read_token
@@ -42,8 +43,9 @@ class SessionStore(SessionBase):
     """Django's ``SessionBase`` as its documentation describes it. Changes inside values are noticed, too.
 
     A key that is not known, or no more, is never used again: what is put in gets a new one. ``presented`` is what the
-    client's cookie says; ``fault`` is the last error of its database, or of others' changes, that this session has
-    raised. ``flushed`` and ``saved`` say whether it was, ``given_up`` whether nothing of it is stored any more.
+    client's cookie says, ``seen`` what all of its cookies say, if the middleware has looked. ``fault`` is the last error
+    of the database, or because of others' changes, that this session has raised. ``flushed`` and ``saved`` say whether
+    it was, ``given_up`` whether nothing of it is stored any more.
     """
 
     _session_cache: Session
@@ -54,6 +56,7 @@ class SessionStore(SessionBase):
         self.fault: Exception | None = None
         self.flushed = self.given_up = False
         self.presented = token = token_of(session_key)
+        self.seen: Presented | None = None
         super().__init__(session_key if token is None else token.id)
 
     # -- what each of Django's stores has -------------------------------------------------------------------------
