@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
@@ -329,6 +330,7 @@ def test_an_application_that_failed_leaves_the_session_as_it_was(farm: Farm, log
 
     assert farm.ask(failing, browser).status == 500
     assert farm.ask(reading, browser).body == b"{'count': 1}"
+    gc.collect()
     assert len(logged_errors.take(ZeroDivisionError)) == 1
 
 
@@ -587,6 +589,40 @@ def test_a_producer_is_stopped_when_the_application_gives_up_because_of_the_sess
 
     assert farm.ask(giving_up).status == 503
     assert producer.told == ["stop"]
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_a_producer_that_goes_on_after_its_client_has_gone_is_no_error(farm: Farm, away: bool) -> None:
+    requests: list[Request] = []
+    producer = Pushing()
+
+    @page
+    async def slow(request: Request) -> None:
+        request.registerProducer(producer, True)
+        (await farmsync_session(request))["a"] = 1
+        requests.append(request)
+
+    connection = farm.connect(slow)
+    connection.send()
+    connection.lose()
+    farm.store.away = away
+    requests[0].write(b"first")
+    assert connection.out == b""
+    assert len(farm.store.database.rows) == (0 if away else 1)
+
+
+def test_an_application_that_answers_a_client_that_has_gone_fills_no_log(farm: Farm) -> None:
+    browser = Browser()
+    farm.ask(counting, browser)
+    elsewhere = farm.elsewhere()
+    elsewhere.threads.held = True
+    connection = elsewhere.connect(counting)
+    connection.send(cookie=browser.header())
+    connection.lose()
+    elsewhere.threads.go()  # opens it; the response is to be stored
+    elsewhere.threads.go()
+    gc.collect()
+    assert connection.out == b""
 
 
 def test_a_session_that_is_first_asked_for_after_the_response_began_can_be_read(farm: Farm) -> None:

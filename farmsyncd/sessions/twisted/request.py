@@ -1,46 +1,17 @@
-"""Sessions for twisted.web: a ``Site`` that stores them, and ``farmsync_session(request)``, a Deferred of one.
-
-::
-
-    class Cart(Resource):
-        isLeaf = True
-
-        def render_POST(self, request):
-            ensureDeferred(self.add(request)).addErrback(request.processingFailed)
-            return NOT_DONE_YET
-
-        async def add(self, request):
-            session = await farmsync_session(request)
-            session["count"] = session.get("count", 0) + 1
-            request.write(b"%d in your cart" % session["count"])
-            request.finish()
-
-    site = SessionSite(root, Sessions.at("postgresql://..."))
-
-The Deferred has fired already for a session that this node knows; otherwise the database is asked in a thread. The
-reactor never waits for it. The session is stored between the request's first ``write`` (or ``finish``) and the first
-byte that leaves; what is written meanwhile is kept, and producers are paused. When it cannot be stored, the whole
-response is another one: 409 when another request changed the same key, 503 when the database is away. A response code
-of 500 and above leaves the session as it was.
-
-Twisted's own ``request.getSession()`` is another session, and works as ever. ``session.commit()``, ``reload()`` and
-``change()`` ask the database at once: call them in a thread.
-"""
+"""A request of twisted.web whose response begins when its session has been stored; see farmsyncd.sessions.twisted."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IRequest
-from twisted.web.server import Request, Site
+from twisted.web.server import Request
 
 from farmsyncd.core.session.faults import SessionError, StoreUnavailable
 from farmsyncd.errors import FarmsyncError
@@ -50,48 +21,7 @@ from farmsyncd.sessions.headers import added_headers
 from farmsyncd.sessions.session import Session
 from farmsyncd.sessions.settings import CookieSettings
 
-_T = TypeVar("_T")
 _OF_THE_CONNECTION = (b"connection", b"server", b"date")
-
-
-def farmsync_session(request: IRequest) -> Deferred[Session]:
-    """The session of a request of a :class:`SessionSite`; fails with StoreUnavailable when the database is away."""
-    if not isinstance(request, SessionRequest):
-        raise TypeError(
-            f"expected a request of a SessionSite, found {request!r}; "
-            "serve the resource by farmsyncd.sessions.twisted.SessionSite"
-        )
-    return request.open_session()
-
-
-class SessionSite(Site):
-    """A Site whose requests have farmsync's sessions.
-
-    ``in_thread`` calls a function that blocks, and returns a Deferred of its result; by default it uses the reactor's
-    thread pool. A ``requestFactory`` must be a subclass of :class:`SessionRequest`.
-    """
-
-    def __init__(
-        self,
-        resource: Any,
-        sessions: Sessions,
-        *args: Any,
-        cookies: CookieSettings | None = None,
-        in_thread: Callable[[Callable[[], Any]], Deferred[Any]] | None = None,
-        requestFactory: Callable[..., SessionRequest] | None = None,  # noqa: N803  # as Site calls it
-        **kwargs: Any,
-    ) -> None:
-        make = partial(
-            SessionRequest if requestFactory is None else requestFactory,
-            sessions=sessions,
-            cookies=CookieSettings() if cookies is None else cookies,
-            in_thread=self._in_pool if in_thread is None else in_thread,
-        )
-        Site.__init__(self, resource, make, *args, **kwargs)
-
-    def _in_pool(self, function: Callable[[], _T]) -> Deferred[_T]:
-        reactor: Any = self.reactor
-        return deferToThreadPool(reactor, reactor.getThreadPool(), function)
 
 
 @attrs.define(eq=False)
@@ -199,15 +129,18 @@ class SessionRequest(Request):
         elif not self._replaced:
             Request.unregisterProducer(self)
 
-    def processingFailed(self, reason: Failure) -> Failure | None:  # noqa: N802
-        """The application failed; when it was the session that did, that is answered as when it cannot be stored."""
-        about_the_session = reason.check(SessionError, StoreUnavailable) is not None
-        if self._begun or self._disconnected or self._exchange is None or not about_the_session:
+    def processingFailed(self, reason: Failure) -> None:  # noqa: N802
+        """The application failed; when it was the session that did, that is answered as when it cannot be stored.
+
+        As an errback this deals with the failure: it is logged once.
+        """
+        if self._disconnected:  # finish raises then, and nobody can be answered
+            self._log.info("{request}: {error}", request=self, error=reason.getErrorMessage())
+        elif self._begun or self._exchange is None or reason.check(SessionError, StoreUnavailable) is None:
             Request.processingFailed(self, reason)
-            return reason
-        self._begun = self._replaced = True
-        self._answer_instead(reason.value)
-        return None
+        else:
+            self._begun = self._replaced = True
+            self._answer_instead(reason.value)
 
     def connectionLost(self, reason: Failure) -> None:  # noqa: N802
         """The client has gone."""
@@ -226,7 +159,7 @@ class SessionRequest(Request):
         self._held = _Held(
             self.code, self.code_message, self.responseHeaders.copy(), list(self.cookies), [data], finished
         )
-        if self.producer is not None:
+        if self.producer is not None and not self._disconnected:
             producer, streaming = self.producer, bool(self.streamingProducer)
             Request.unregisterProducer(self)
             self._hold(producer, streaming)
@@ -241,7 +174,8 @@ class SessionRequest(Request):
             set_cookies = exchange.finish(self.code)
         except FarmsyncError as error:
             self._replaced = True
-            self._answer_instead(error)
+            if not self._disconnected:
+                self._answer_instead(error)
             return True
         self._add_headers(set_cookies)
         return False
