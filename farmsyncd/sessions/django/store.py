@@ -43,9 +43,9 @@ class SessionStore(SessionBase):
     """Django's ``SessionBase`` as its documentation describes it. Changes inside values are noticed, too.
 
     A key that is not known, or no more, is never used again: what is put in gets a new one. ``presented`` is what the
-    client's cookie says, ``seen`` what all of its cookies say, if the middleware has looked. ``fault`` is the last error
-    of the database, or because of others' changes, that this session has raised. ``flushed`` and ``saved`` say whether
-    it was, ``given_up`` whether nothing of it is stored any more.
+    client's cookie says, ``seen`` what all of its cookies say, if the middleware has looked. ``fault`` is the last
+    error of the database, or because of others' changes, that this session has raised. ``flushed`` and ``saved`` say
+    whether it was, ``given_up`` whether nothing of it is stored any more.
     """
 
     _session_cache: Session
