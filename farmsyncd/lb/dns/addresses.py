@@ -15,6 +15,7 @@ from __future__ import annotations
 import ipaddress
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from itertools import accumulate
 
 from farmsyncd.lb.config import NodeAddress
@@ -24,6 +25,15 @@ Find = Callable[[str, int, Callable[[Sequence[tuple[int, object]]], None]], None
 
 _GOLDEN = (5**0.5 - 1) / 2
 _NEARLY = 1e-9  # weights are sums of products: who differs by less does not differ
+
+
+@lru_cache(maxsize=8192)
+def _literal(host: str) -> str | None:
+    """``host`` as it is spelled in answers; None when it is a name. Asked for each node with each question."""
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return None
 
 
 class Addresses:
@@ -43,39 +53,39 @@ class Addresses:
     def __call__(self, version: int) -> Sequence[str] | None:
         """The addresses of one family, in this turn's order."""
         nodes = [(node, weight) for node, weight in self._eligible() if not node.path]
-        found = {4: dict[str, float](), 6: dict[str, float]()}
+        weights: dict[str, float] = {}
+        nobody = True
         for node, weight in nodes:
             own = self._of(node)
-            for family, weights in found.items():
-                alike = [address for address in own if (6 if ":" in address else 4) == family]
-                for address in alike:
-                    weights[address] = weights.get(address, 0.0) + weight / len(alike)
-        self._known = {node.host: self._known[node.host] for node, _ in nodes if node.host in self._known}
-        if not any(found.values()):
-            return None
-        return self._turn(version, found[version])
+            alike = [address for address in own if (":" in address) == (version == 6)]
+            for address in alike:
+                weights[address] = weights.get(address, 0.0) + weight / len(alike)
+            nobody = nobody and not own
+        if self._known:
+            self._known = {node.host: self._known[node.host] for node, _ in nodes if node.host in self._known}
+        return None if nobody else self._turn(version, weights)
 
     def _turn(self, version: int, weights: Mapping[str, float]) -> Sequence[str]:
         if not weights:
             return []
+        addresses, most = list(weights), max(weights.values())
+        if most - min(weights.values()) <= _NEARLY * most:
+            first = int(self._turns[version] + 1) % len(addresses)
+            self._turns[version] = first
+            return addresses[first:] + addresses[:first]
         ends = list(accumulate(weights.values()))
-        total, most, least = ends[-1], max(weights.values()), min(weights.values())
-        count = int(total / most + _NEARLY)
-        even = most - least <= _NEARLY * most
-        turn = self._turns[version] = (self._turns[version] + (1 if even else 1 + _GOLDEN)) % count
-        if even:
-            turn = int(turn) + 0.5  # in the middle of an address, and never between two
-        addresses = list(weights)
-        places = [(turn + number) % count * (total / count) for number in range(count)]
+        count = int(ends[-1] / most + _NEARLY)
+        turn = self._turns[version] = (self._turns[version] + 1 + _GOLDEN) % count
+        places = [(turn + number) % count * (ends[-1] / count) for number in range(count)]
         chosen = [addresses[min(bisect_right(ends, place), len(addresses) - 1)] for place in places]
         return list(dict.fromkeys(chosen))
 
     def _of(self, node: NodeAddress) -> Sequence[str]:
-        try:
-            return (str(ipaddress.ip_address(node.host)),)
-        except ValueError:
-            self._find(node.host, node.port, lambda targets: self._found(node.host, targets))
-            return self._known.get(node.host, ())
+        literal = _literal(node.host)
+        if literal is not None:
+            return (literal,)
+        self._find(node.host, node.port, lambda targets: self._found(node.host, targets))
+        return self._known.get(node.host, ())
 
     def _found(self, host: str, targets: Sequence[tuple[int, object]]) -> None:
         texts = [str(address[0]) for _, address in targets if isinstance(address, tuple)]
