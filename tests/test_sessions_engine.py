@@ -119,6 +119,18 @@ def test_where_the_store_knows_of_each_change_the_end_of_a_session_is_seen_at_on
     assert nodes[1].shows(token) == {}
 
 
+def test_no_copy_is_trusted_while_a_store_that_knows_of_each_change_cannot_tell(farm: Farm) -> None:
+    store = MemoryStore(farm.database, exact=True)
+    node = farm.node(QUIET, store)
+    token = node.begin(a=1)
+    assert node.shows(token) == {"a": 1}
+    node.calls()
+    store.exact = False
+    assert (node.shows(token), node.calls()) == ({"a": 1}, {"revalidate": 1})
+    store.exact = True
+    assert (node.shows(token), node.calls()) == ({"a": 1}, {"revalidate": 1})
+
+
 def test_an_expired_session_is_not_shown_from_a_copy(farm: Farm) -> None:
     node = farm.node(SessionSettings(idle_s=10, revalidate_after_s=60, sweep_every_s=0))
     token = node.begin(a=1)
