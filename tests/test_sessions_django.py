@@ -253,6 +253,30 @@ def test_what_asks_for_nothing_keeps_later_changes_noticed() -> None:
     assert session.modified
 
 
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_change_is_made_again_when_another_request_came_first(asynchronous: bool, database: MemoryDatabase) -> None:
+    session = SessionStore()
+    calls: list[int] = []
+
+    def add(session: SessionStore) -> None:
+        calls.append(session.get("n", 0))
+        session["n"] = session.get("n", 0) + 1
+        if len(calls) == 2:
+            other = again(session)
+            other["n"] += 10
+            other.save()
+
+    for _ in range(2):
+        if asynchronous:
+            django_site.in_a_loop(lambda: session.achange(add))
+        else:
+            session.change(add)
+    assert calls == [0, 1, 11]
+    assert dict(again(session).items()) == {"n": 12}
+    (row,) = database.rows.values()
+    assert row.idle_expires_us - row.changed_us == 1_209_600 * 1_000_000
+
+
 def test_a_test_cookie_works_from_one_request_to_the_next(session: SessionStore) -> None:
     assert not session.test_cookie_worked()
     session.set_test_cookie()

@@ -380,6 +380,26 @@ def test_parallel_requests_are_merged_and_real_conflicts_are_answered_with_409(s
     assert site.state() == {"x": 5, "y": 2}
 
 
+def test_a_change_is_made_again_when_another_request_came_first(site: Site) -> None:
+    site.get(put(n=1))
+    cookie = site.browser.get_cookie("session")
+    assert cookie is not None
+    calls: list[int] = []
+
+    def add(session: Any) -> None:
+        calls.append(session["n"])
+        session["n"] += 1
+        if len(calls) == 1:
+            other = site.app.test_client()
+            other.set_cookie("session", cookie.value)
+            with other.session_transaction() as theirs:
+                theirs["n"] += 10
+
+    site.get(lambda: current().change(add))
+    assert calls == [1, 11]
+    assert site.state() == {"n": 12}
+
+
 def test_a_session_that_ended_meanwhile_is_answered_with_409(site: Site) -> None:
     site.get(put(x=1))
 

@@ -128,6 +128,19 @@ class SessionStore(SessionBase):
         self._commit(session)
         self.modified = self.saved = True
 
+    def change(self, function: Callable[[SessionStore], object]) -> None:
+        """Call ``function`` with this session and save; when another request came first, again with what that left.
+
+        What was changed before is saved first. Raises what :meth:`save` does.
+        """
+        session = self._get_session()
+        self._choose_life(session)
+        with self._remembering():
+            session.change(lambda _session: function(self))
+        if not session.is_new:
+            self._session_key = session.id
+            self.modified = self.saved = True
+
     def clear(self) -> None:
         """Remove all values; the session stays."""
         self._get_session().clear()
@@ -171,6 +184,10 @@ class SessionStore(SessionBase):
     async def acycle_key(self) -> None:
         """See :meth:`cycle_key`."""
         await _in_thread(self.cycle_key)()
+
+    async def achange(self, function: Callable[[SessionStore], object]) -> None:
+        """See :meth:`change`; ``function`` is called in a thread."""
+        await _in_thread(self.change)(function)
 
     @classmethod
     async def aclear_expired(cls) -> None:
@@ -252,11 +269,13 @@ class SessionStore(SessionBase):
                 return self._new()
         return session
 
+    def _choose_life(self, session: Session) -> None:
+        session.life = lifetime(self.get_expiry_age(), wiring.sessions().settings.absolute_s)
+
     def _commit(self, session: Session) -> None:
-        sessions = wiring.sessions()
-        session.life = lifetime(self.get_expiry_age(), sessions.settings.absolute_s)
+        self._choose_life(session)
         with self._remembering():
-            sessions.commit(session, even_empty=True)
+            wiring.sessions().commit(session, even_empty=True)
         self._session_key = session.id
 
     @contextmanager
