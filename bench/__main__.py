@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 
-from bench import balancer, clock, flip, nodes, reader, shop, staging
+from bench import balancer, clock, flip, nodes, reader, sessions, shop, staging
 from bench.goals import Goal, at_least, at_most
 
 
@@ -32,6 +32,7 @@ BENCHMARKS: Mapping[str, Callable[[], list[Goal]]] = {
     "staging": staging.run,
     "nodes": nodes.run,
     "balancer": balancer.run,
+    "sessions": sessions.run,
     "shop": shop.run,
     "reader": _reader,
     "clock": _clock,

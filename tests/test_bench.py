@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
 import threading
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import goals, peers, trees
+from bench import goals, peers, sessions, trees
 from bench.__main__ import BENCHMARKS, main
 from bench.asking import FarmTime, narrow
 from bench.flip import Switch, spread
@@ -252,3 +253,21 @@ def test_a_helper_that_ends_or_says_nothing_is_an_error() -> None:
         assert helper.hear() == []
         with pytest.raises(RuntimeError, match="said nothing"):
             helper.hear(0.01)
+
+
+def test_what_is_measured_takes_turns_and_each_way_has_its_figure() -> None:
+    calls: list[str] = []
+    us = sessions.turns([(lambda: calls.append("ours"), 2), (lambda: calls.append("theirs"), 1)], min)
+    assert calls[:6] == ["ours", "ours", "theirs"] * 2
+    assert len(us) == 2
+    assert all(one > 0 for one in us)
+
+
+def test_a_shoppers_state_is_about_a_kibibyte() -> None:
+    assert 800 < len(json.dumps(sessions.a_state())) < 1300
+
+
+def test_the_memory_of_cached_sessions_is_that_of_a_process_of_its_own(tmp_path: Path) -> None:
+    (goal,) = sessions.memory(lambda _line: None, tmp_path / "sessions.sqlite", 400)
+    assert "bytes" in goal.found
+    assert float(goal.found.split()[0]) > 1024
