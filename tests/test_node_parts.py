@@ -167,7 +167,9 @@ async def test_a_command_finds_the_flip_in_its_environment(tmp_path: Path) -> No
 
 @pytest_twisted.ensureDeferred
 async def test_a_command_that_fails_is_told_with_its_last_words() -> None:
-    detail = await hooks(sys.executable, "-c", "import sys; print('first'); sys.exit('no such cache')").run(TOLD)
+    # All on one stream: of two, nobody knows which is read first.
+    script = "import sys; print('first', file=sys.stderr); sys.exit('no such cache')"
+    detail = await hooks(sys.executable, "-c", script).run(TOLD)
     assert detail == f"command {sys.executable}: ended with status 1: first / no such cache"
 
 
