@@ -334,6 +334,31 @@ def test_the_loop_goes_on_while_the_database_does_not_answer(app: App, store: Me
     assert not slow.threads & loop
 
 
+def test_a_task_that_goes_on_while_the_session_is_stored_cannot_change_it(
+    store: MemoryStore, sessions: Sessions
+) -> None:
+    slow, raised = Slow(store), list[BaseException]()
+
+    async def app(scope: Any, _receive: Any, send: Send) -> None:
+        async def meanwhile() -> None:
+            assert await asyncio.to_thread(slow.came.wait, LIMIT_S)
+            try:
+                scope["session"]["late"] = 1
+            except SessionClosed as error:
+                raised.append(error)
+            slow.go.set()
+
+        scope["session"]["a"] = 1
+        task = asyncio.ensure_future(meanwhile())
+        await respond(send, b"done")
+        await task
+
+    browser = Browser()
+    assert once(SessionMiddleware(app, sessions), browser).body == b"done"
+    assert len(raised) == 1
+    assert once(SessionMiddleware(reading, sessions), browser).body == b"{'a': 1}"
+
+
 def test_a_session_that_is_known_is_answered_without_leaving_the_loop(store: MemoryStore, sessions: Sessions) -> None:
     browser = Browser()
     once(SessionMiddleware(counting, sessions), browser)

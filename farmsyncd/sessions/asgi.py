@@ -164,6 +164,7 @@ class _WebSocket(_Response):
 
 async def _finish(exchange: Exchange, status: int) -> list[str]:
     if exchange.finish_asks(status):
+        exchange.session.close()  # other tasks of the application change nothing meanwhile
         return await asyncio.to_thread(exchange.finish, status)
     return exchange.finish(status)
 
