@@ -318,7 +318,7 @@ print("done")
 
 def test_a_fork_leaves_the_parents_connections_alone_and_makes_its_own(postgres_url: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", _FORKING, postgres_url],
+        [sys.executable, "-W", "ignore:This process:DeprecationWarning", "-c", _FORKING, postgres_url],
         cwd=TREE, env=environment(), capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert (done.stdout, done.stderr) == ("done\n", "")

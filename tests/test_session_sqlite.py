@@ -400,7 +400,7 @@ print("done")
 
 def test_a_fork_shares_no_connection_and_loses_no_write(path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", _FORKING, path],
+        [sys.executable, "-W", "ignore:This process:DeprecationWarning", "-c", _FORKING, path],
         cwd=TREE, env=environment(), capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert (done.stdout, done.stderr) == ("done\n", "")
