@@ -143,6 +143,8 @@ class Shop:
         before = dict(session)
         self.waiting.set()
         assert self.goes_on.wait(LIMIT_S)
+        if environ["QUERY_STRING"] == "login":
+            session.rotate()
         session["slow"] = True
         return before
 

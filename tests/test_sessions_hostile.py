@@ -128,19 +128,37 @@ def test_who_logs_in_with_an_attackers_session_leaves_it(any_shop: Shop) -> None
     assert any_shop.ask("cart", attacker).told == {"mine": 1}
 
 
-def test_a_request_that_began_before_the_logout_brings_nothing_back(any_shop: Shop) -> None:
+@pytest.mark.parametrize("ends", ["logout", "login"])
+def test_a_request_that_began_before_the_id_ended_brings_nothing_back(any_shop: Shop, ends: str) -> None:
     shopper, answers = Browser(), list[Any]()
     any_shop.put(shopper, card="4111")
     stolen = shopper.twin()
     slow = threading.Thread(target=lambda: answers.append(any_shop.ask("slow", stolen)))
     slow.start()
     assert any_shop.waiting.wait(30)
-    any_shop.ask("logout", shopper)
+    assert any_shop.ask(ends, shopper, b"alice").status == 200
     any_shop.goes_on.set()
     slow.join()
     assert answers[0].status == 409
     assert any_shop.ask("cart", stolen).told == {}
-    assert any_shop.rows() == []
+    assert any_shop.ask("cart", shopper).told == {"logout": {}, "login": {"card": "4111", "user": "alice"}}[ends]
+    assert len(any_shop.rows()) == {"logout": 0, "login": 1}[ends]
+
+
+def test_of_two_logins_at_once_one_is_refused(any_shop: Shop) -> None:
+    shopper, answers = Browser(), list[Any]()
+    any_shop.put(shopper, card="4111")
+    other = shopper.twin()
+    slow = threading.Thread(target=lambda: answers.append(any_shop.ask("slow?login", other)))
+    slow.start()
+    assert any_shop.waiting.wait(30)
+    assert any_shop.ask("login", shopper, b"alice").status == 200
+    any_shop.goes_on.set()
+    slow.join()
+    assert (answers[0].status, answers[0].all("Set-Cookie")) == (409, [])
+    assert any_shop.ask("cart", shopper).told == {"card": "4111", "user": "alice"}
+    assert any_shop.ask("cart", other).told == {}
+    assert len(any_shop.rows()) == 1
 
 
 def test_over_tls_a_cookie_that_plain_http_could_have_planted_is_not_taken(tmp_path: Path) -> None:
