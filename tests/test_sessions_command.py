@@ -23,8 +23,8 @@ Capture = pytest.CaptureFixture[str]
 class Operated:
     """A database with sessions, and the command in this process, with FARMSYNC_SESSIONS naming it."""
 
-    def __init__(self, folder: Path, capsys: Capture) -> None:
-        self.url = f"sqlite:///{folder}/sessions.db"
+    def __init__(self, url: str, capsys: Capture) -> None:
+        self.url = url
         self._sessions = Sessions.at(self.url)
         self._capsys = capsys
 
@@ -69,9 +69,10 @@ class Operated:
         return err
 
 
-@pytest.fixture
-def operated(tmp_path: Path, capsys: Capture) -> Any:
-    one = Operated(tmp_path, capsys)
+@pytest.fixture(params=["sqlite", "postgresql"])
+def operated(request: pytest.FixtureRequest, tmp_path: Path, capsys: Capture) -> Any:
+    sqlite = f"sqlite:///{tmp_path}/sessions.db"
+    one = Operated(sqlite if request.param == "sqlite" else request.getfixturevalue("postgres_url"), capsys)
     yield one
     one.close()
 
@@ -179,6 +180,10 @@ def test_what_is_wrong_is_told_with_the_exit_status_of_its_kind(operated: Operat
     operated.url = "mysql://root:secret@db/x"
     told = operated.fails(78, "list")
     assert "sqlite:///relative.db" in told
+    assert "secret" not in told
+    operated.url = "postgresql://shop:secret@127.0.0.1:1/shop"
+    told = operated.fails(69, "list")
+    assert "127.0.0.1" in told
     assert "secret" not in told
     operated.url = f"sqlite:///{tmp_path}/nowhere.db"
     assert "there is none; correct --store" in operated.fails(69, "stats")
