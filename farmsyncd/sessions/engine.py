@@ -86,7 +86,7 @@ class Sessions:
     def open(self, token: Token | None) -> Session:
         """The session that a client presents, with at most one question to the database; else a new one."""
         session = Session(self, _nothing)
-        session.show(*self.find(token))
+        session.show(token, None if token is None else self._copies.trusted(token) or self._copies.read(token))
         return session
 
     def open_cached(self, token: Token | None) -> Session | None:

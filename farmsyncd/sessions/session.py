@@ -32,24 +32,24 @@ class Session(MutableMapping[str, Any]):
     ``life`` is how long it lives from its next write on; None is as the settings say.
     """
 
-    __slots__ = (
-        *("_accessed", "_closed", "_codec", "_ending", "_id", "_opening", "_row", "_sessions", "_view"),
-        *("destroyed", "life", "own_writes", "rotating", "touching"),
-    )
+    # What most requests never change is said once for all of them: a session is made for each request.
+    _view: View | None = None
+    _row: Copy | None = None
+    _id: str | None = None
+    _ending: Token | None = None
+    _accessed = False
+    _closed = False
+    destroyed = False
+    rotating = False
+    touching = False
+    own_writes = 0
+    life: Lifetime | None = None
 
     def __init__(self, sessions: Sessions, opening: Callable[[], Opened], codec: Codec = EXACT) -> None:
         """A session that ``opening`` finds when it is first used."""
         self._sessions = sessions
         self._opening = opening
         self._codec = codec
-        self._view: View | None = None
-        self._row: Copy | None = None
-        self._id: str | None = None
-        self._ending: Token | None = None
-        self._accessed = self._closed = False
-        self.destroyed = self.rotating = self.touching = False
-        self.own_writes = 0
-        self.life: Lifetime | None = None
 
     # -- a dict ---------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ were made from.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
@@ -51,7 +51,7 @@ class View:
         self._values: dict[str, Any] = {}
         self._set: dict[str, bytes | None] = {}
         self._watched: set[str] = set()
-        self._orphans: list[tuple[str, Any, bytes]] = []
+        self._orphans: Sequence[tuple[str, Any, bytes]] = ()
 
     def parts(self) -> Mapping[str, Encoded]:
         """The row's state, key by key. Raises DamagedState."""
@@ -65,7 +65,7 @@ class View:
         value = self._values.get(key, _MISSING)
         if value is not _MISSING:
             return value
-        raw = self.parts().get(key)
+        raw = (self._parts or self.parts()).get(key)
         if raw is None or key in self._set:
             raise KeyError(key)
         value = self._values[key] = self._codec.decode(raw)
@@ -142,7 +142,7 @@ class View:
             if key in self._watched:
                 self._watched.discard(key)
                 if old is not None:
-                    self._orphans.append((key, value, old))
+                    self._orphans = [*self._orphans, (key, value, old)]
 
 
 def _bytes(encoded: Encoded | None) -> bytes | None:
