@@ -2,7 +2,8 @@
 
 Products and prices are from the active version of the data, ``environ["farmsync.snapshot"]``: one version for a whole
 page, across a flip. The cart is in the session, ``environ["farmsync.session"]``: a key for each article, so that two
-requests that put different things into it at once both succeed.
+requests that put different things into it at once do not meet; when they put in the same thing, the later one counts
+again from what the other has left.
 """
 
 from __future__ import annotations
@@ -101,20 +102,28 @@ def _answer(visit: Visit) -> Answer:
 
 def _change(visit: Visit) -> Answer:
     if visit.path == "/checkout":
-        items = visit.cart()
-        visit.session["ordered"] = visit.prices.total(items)
-        for name in items:
-            del visit.session[_CART + name]
+        visit.session.change(lambda _session: _order(visit))
         return Answer("303 See Other", location="/thanks")
     name, change = visit.form.get("product", ""), visit.form.get("change", "")
     if visit.path != "/cart" or name not in visit.prices.products or change not in {"+1", "-1", "remove"}:
         return Answer("404 Not Found", "Not found", pages.missing())
-    count = 0 if change == "remove" else visit.session.get(_CART + name, 0) + int(change)
-    if count > 0:
-        visit.session[_CART + name] = min(count, _MOST)
-    else:
-        visit.session.pop(_CART + name, None)
+    visit.session.change(lambda session: _put(session, _CART + name, change))
     return Answer("303 See Other", location=f"/#{name}" if visit.form.get("then") == "/" else "/cart")
+
+
+def _order(visit: Visit) -> None:
+    items = visit.cart()
+    visit.session["ordered"] = visit.prices.total(items)
+    for name in items:
+        del visit.session[_CART + name]
+
+
+def _put(session: Any, key: str, change: str) -> None:
+    count = 0 if change == "remove" else session.get(key, 0) + int(change)
+    if count > 0:
+        session[key] = min(count, _MOST)
+    else:
+        session.pop(key, None)
 
 
 def _form(environ: dict[str, Any]) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -24,11 +25,19 @@ class Snap(dict[str, bytes]):
     version = VERSION
 
 
+class Session(dict[str, Any]):
+    """A session that nobody else changes."""
+
+    def change(self, function: Callable[[Session], object]) -> None:
+        """As sessions do."""
+        function(self)
+
+
 class Client:
     """A shopper with a session, and the shop at some price list."""
 
     def __init__(self, site: Path) -> None:
-        self.session: dict[str, Any] = {}
+        self.session = Session()
         self._snap = Snap({"products.json": (site / "products.json").read_bytes()})
 
     def ask(self, method: str, path: str, **form: str) -> tuple[str, dict[str, str], str]:
