@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 
 def added_headers(
-    present: Iterable[tuple[str, str]], set_cookies: Sequence[str], accessed: bool
+    present: Sequence[tuple[str, str]], set_cookies: Sequence[str], accessed: bool
 ) -> list[tuple[str, str]]:
     """The headers to append to the application's own, ``present``.
 
@@ -14,10 +14,12 @@ def added_headers(
     be handed to the next client by a cache on the way, unless the application has said itself what caches may do.
     """
     added = [("Set-Cookie", value) for value in set_cookies]
-    names = {name.lower(): value for name, value in present if name.lower() == "cache-control"}
-    varies = {one.strip().lower() for name, value in present if name.lower() == "vary" for one in value.split(",")}
-    if accessed and not varies & {"cookie", "*"}:
+    if accessed and not {"cookie", "*"} & set(_listed("vary", present)):
         added.append(("Vary", "Cookie"))
-    if set_cookies and "cache-control" not in names:
+    if set_cookies and not any(name.lower() == "cache-control" for name, _ in present):
         added.append(("Cache-Control", 'no-cache="Set-Cookie"'))
     return added
+
+
+def _listed(header: str, present: Sequence[tuple[str, str]]) -> list[str]:
+    return [one.strip().lower() for name, value in present if name.lower() == header for one in value.split(",")]
