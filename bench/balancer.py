@@ -83,7 +83,7 @@ def run(say: Say = print, size: Size | None = None, rounds: int = ROUNDS) -> lis
                 _memory(afresh, shoppers, size, figures)
         for what in (SHORT, KEPT, BULK, IDLE, KERNEL):
             say(f"balancer: {what}: " + ", ".join(f"{name} {figures.median(what, name):.3g}" for name in names))
-        several = workers.run(nodes, shoppers, say, size.short, size.at_once, size.sources, rounds)
+        several = workers.run(nodes, shoppers, say, size.short, size.at_once, size.sources, 2 * rounds)
     return [*goals(figures, names), several]
 
 

@@ -161,11 +161,12 @@ def test_the_goals_are_beside_those_that_were_there() -> None:
 
 def test_the_busier_of_two_workers_sets_the_pace_and_the_supervisors_time_counts() -> None:
     said: list[str] = []
-    alone = Sample(1000, [100_000_000], 0.2)
-    two = Sample(2000, [110_000_000, 90_000_000, 10_000_000], 0.3)
+    alone = Sample(1000, {7: 100_000_000}, 0.2)
+    two = Sample(1000, {1: 0, 2: 60_000_000, 3: 45_000_000}, 0.1)
+    two += Sample(1000, {1: 10_000_000, 2: 50_000_000, 3: 45_000_000}, 0.2)
     assert alone.pace == pytest.approx(10_000)
     assert two.pace == pytest.approx(2000 / 0.120)
-    goal = workers.compared([alone, alone], [two, two], said.append)
+    goal = workers.compared(alone, two, said.append)
     assert (goal.found, goal.met) == ("1.67", False)
     assert "105 CPU us" in said[0]
     assert "against 100; the busier worker has 52% of it" in said[0]

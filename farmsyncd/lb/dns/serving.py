@@ -28,7 +28,7 @@ from farmsyncd.lb.relaying import binding
 CLIENTS = 200
 """So many may be connected by TCP; of more, none is heard."""
 IDLE_S = 10.0
-LAST_S = 2.0
+LAST_S = 5.0
 """So long may a client's last question be under way when nobody listens any more."""
 LONGEST_QUESTION = 4096
 _TRIES = 20
