@@ -359,15 +359,17 @@ def test_a_task_that_goes_on_while_the_session_is_stored_cannot_change_it(
     assert once(SessionMiddleware(reading, sessions), browser).body == b"{'a': 1}"
 
 
-def test_a_session_that_is_known_is_answered_without_leaving_the_loop(store: MemoryStore, sessions: Sessions) -> None:
+def test_a_session_that_is_known_is_answered_without_leaving_the_loop(
+    store: MemoryStore, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
     browser = Browser()
     once(SessionMiddleware(counting, sessions), browser)
-    started = threading.active_count()
-    counts: list[int] = []
+    in_threads: list[Any] = []
+    monkeypatch.setattr(asyncio, "to_thread", lambda function, *_: in_threads.append(function))
     before = store.calls.copy()
-    once(SessionMiddleware(reading, sessions), browser, watch=lambda _: counts.append(threading.active_count()))
-    assert store.calls == before
-    assert counts == [started] * 2
+    assert once(SessionMiddleware(reading, sessions), browser).body == b"{'count': 1}"
+    assert once(SessionMiddleware(reading, sessions), Browser()).body == b"{}"
+    assert (store.calls, in_threads) == (before, [])
 
 
 def test_a_database_that_is_away_stops_only_pages_that_need_it(store: MemoryStore, sessions: Sessions) -> None:
