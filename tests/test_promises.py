@@ -13,7 +13,7 @@ TESTS = Path(__file__).resolve().parent
 DESIGN = TESTS.parent / "docs" / "design.md"
 
 CLAIMS = [f"s1_{number:02}" for number in range(1, 18)] + [f"s2_{number:02}" for number in range(1, 7)]
-INVARIANTS = [f"I-{number}" for number in range(1, 10)]
+INVARIANTS = [f"I-{number}" for number in range(1, 13)]
 
 
 @cache
