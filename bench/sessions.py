@@ -2,8 +2,9 @@
 
 - *Hit*: open and read a key, the copy being here. Peer: Flask-Session on a Redis on loopback, which asks Redis each
   time. The goal is for ``Sessions.open``; what Flask itself adds to ours is shown by a second figure.
-- *Change*: open, change one value, store it durably in PostgreSQL. Peer: Django's ``cached_db`` on the same PostgreSQL
-  with Redis as its cache. Ours through Django's engine as well, so that the same code runs around it.
+- *Change*: open, change one value, commit it in PostgreSQL. Peer: Django's ``cached_db`` on the same PostgreSQL with
+  Redis as its cache. Ours through Django's engine as well, so that the same code runs around it. The server does not
+  wait for its disk, whose time would count for both alike.
 - *Miss*: a session that this process does not know, beside the bare round trip of a select by key.
 - *Memory*: what a process grows by for each cached session of 1 KiB.
 
