@@ -66,7 +66,8 @@ class Copies:
         self._revalidate_after_s = settings.revalidate_after_s
         self._idle_s = settings.idle_s
         self._counts: Counter[str] = Counter()
-        self._away = False
+        self.away: str | None = None
+        """Why the last use of the database failed; None when it answered."""
         self.renew()
 
     def renew(self) -> None:
@@ -137,10 +138,10 @@ class Copies:
         try:
             yield question
         except StoreUnavailable as error:
-            if self._turned(away=True):
+            if self._turned(str(error)):
                 log.warning("the sessions' database is away: %s", error)
             raise
-        if self._away and self._turned(away=False):
+        if self.away is not None and self._turned(None):
             log.warning("the sessions' database is back")
 
     @contextmanager
@@ -162,9 +163,9 @@ class Copies:
         self.store.listen(self.cache.forget)
         self._sweeping.begin()
 
-    def _turned(self, *, away: bool) -> bool:
+    def _turned(self, away: str | None) -> bool:
         with self._lock:
-            turned, self._away = self._away != away, away
+            turned, self.away = (self.away is None) != (away is None), away
         return turned
 
     def count(self, what: str) -> None:

@@ -180,6 +180,11 @@ class Sessions:
             bytes=cache.bytes,
         )
 
+    @property
+    def away(self) -> str | None:
+        """Why the last use of the database failed; None when it answered, or was not needed yet."""
+        return self._copies.away
+
     def close(self) -> None:
         """Give back the database's connections and the threads."""
         self._sweeping.stop()

@@ -31,7 +31,7 @@ def status(application: ApplicationService) -> dict[str, object]:
     if application.opened is not None:
         statistics = application.opened.sessions.statistics()
         told["sessions"] = {
-            "unavailable": application.opened.store.why_not,
+            "unavailable": application.opened.why_not,
             **{name: getattr(statistics, name) for name in (*_SESSION_COUNTERS, *_SESSION_GAUGES)},
         }
     return told

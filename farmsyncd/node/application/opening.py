@@ -29,6 +29,11 @@ class Opened:
     sessions: Sessions
     store: Preparing
 
+    @property
+    def why_not(self) -> str | None:
+        """Why sessions could not be used when the database was last needed; None when they could."""
+        return self.store.why_not or self.sessions.away
+
     def around(self, application: Application, cookies: CookieSettings) -> Application:
         """The application with ``environ["farmsync.session"]``."""
         return SessionMiddleware(application, self.sessions, cookies)
