@@ -1,309 +1,30 @@
-"""A farm to try sessions in: nodes with clocks of their own over one database, shoppers whose requests run at the same
-time, and responses that come late, in another order, or never. Everything that happens is checked against the truth.
+"""A farm to try sessions in: requests of one shopper run at the same time, and responses come late, in another order,
+or never. Everything that is shown and stored is checked against the truth.
 
 The parts that are real: ``Sessions``, ``Exchange``, the cookies, the store. Time, the network and failures are not.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
 from collections.abc import Callable
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
-
-import attrs
+from typing import Any
 
 from farmsyncd.core.session.cookies import presented
 from farmsyncd.core.session.faults import SessionConflict, SessionGone, StoreUnavailable
-from farmsyncd.core.session.token import Token, new_id, read_token
-from farmsyncd.sessions.engine import Sessions
+from farmsyncd.core.session.token import Token, read_token
 from farmsyncd.sessions.exchange import Exchange
 from farmsyncd.sessions.session import Session
-from farmsyncd.sessions.settings import CookieSettings, SessionSettings
-from farmsyncd.sessions.stores.base import Lifetime, Row, Same, Store, Written
-from tests.browser import Browser
-from tests.sessions_truth import Doing, Life, Truth, decoded, same
+from farmsyncd.sessions.settings import CookieSettings
+from tests.sessions_scene import Node, Request, Response, Shopper, Surroundings
+from tests.sessions_truth import Life, decoded, same
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-LATEST_S = 600.0  # a response that is longer on its way does not arrive
 COOKIES = CookieSettings()
 _INSTANT_S = 1e-5  # no two things happen at the same time
 _PROBED_S = 60.0  # how long after its end an id is looked for
 
 
-class Reach:
-    """A node's way to the database: tells the truth of each write, and fails and tarries when the test wants it to.
-
-    ``away``: nothing is reached. ``lose``: so many of the next writes are done, and their answers lost.
-    """
-
-    def __init__(self, world: World, store: Store, exact: bool) -> None:
-        self._world = world
-        self.store = store
-        self._exact = exact
-        self.away = False
-        self.lose = 0
-        self.ended: Callable[[bytes | None], None] | None = None
-
-    def prepare(self) -> None:
-        self.store.prepare()
-
-    def create(self, digest: bytes, state: bytes, life: Lifetime) -> Written:
-        self._begin()
-        written = self.store.create(digest, state, life)
-        self._world.truth.created(self._world.acting.doing, digest, state, self._world.now_s)
-        self._end(True)
-        return written
-
-    def read(self, digest: bytes) -> Row | None:
-        self._begin()
-        answer = self.store.read(digest)
-        self._expect(digest, answer)
-        self._end(False)
-        return answer
-
-    def revalidate(self, digest: bytes, version: int) -> Row | Same | None:
-        self._begin()
-        answer = self.store.revalidate(digest, version)
-        if isinstance(answer, Same):
-            life = self._world.truth.living(digest, self._world.now_s)
-            assert life is not None
-            assert life.version == version
-        else:
-            self._expect(digest, answer)
-        self._end(False)
-        return answer
-
-    def write(self, digest: bytes, version: int, state: bytes, life: Lifetime) -> Written | Row | None:
-        self._begin()
-        answer = self.store.write(digest, version, state, life)
-        if isinstance(answer, Written):
-            self._world.truth.written(self._world.acting.doing, digest, answer.version, state, self._world.now_s)
-        else:
-            self._expect(digest, answer)
-        self._end(isinstance(answer, Written))
-        return answer
-
-    def rotate(self, old: bytes, version: int, new: bytes, state: bytes, life: Lifetime) -> Written | Row | None:
-        self._begin()
-        answer = self.store.rotate(old, version, new, state, life)
-        if isinstance(answer, Written):
-            self._world.truth.rotated(self._world.acting.doing, old, new, answer.version, state, self._world.now_s)
-            self._world.tell(old)
-        else:
-            self._expect(old, answer)
-        self._end(isinstance(answer, Written))
-        return answer
-
-    def delete(self, digest: bytes) -> bool:
-        self._begin()
-        there = self.store.delete(digest)
-        assert there == (self._world.truth.living(digest, self._world.now_s) is not None)
-        self._world.truth.deleted(self._world.acting.doing, digest, self._world.now_s)
-        if there:
-            self._world.tell(digest)
-        self._end(there)
-        return there
-
-    def sweep(self, limit: int) -> int | None:
-        return self.store.sweep(limit)
-
-    def find(self, prefix: bytes, limit: int) -> Any:
-        return self.store.find(prefix, limit)
-
-    def stats(self) -> Any:
-        return self.store.stats()
-
-    def generation(self) -> int | None:
-        return self.store.generation() if self._exact and not self.away else None
-
-    def listen(self, ended: Callable[[bytes | None], None]) -> None:
-        self.ended = ended
-
-    def close(self) -> None:
-        pass
-
-    def _begin(self) -> None:
-        self._world.acting.asked += 1
-        self._world.interrupted("before")
-        if self.away:
-            self._world.acting.failed = True
-            raise StoreUnavailable("the test has taken the database away")
-
-    def _end(self, wrote: bool) -> None:
-        self._world.interrupted("after")
-        if self.lose and wrote:
-            self.lose -= 1
-            self._world.acting.failed = True
-            self._world.counts["write done, answer lost"] += 1
-            raise StoreUnavailable("the test has lost the answer")
-
-    def _expect(self, digest: bytes, row: Row | None) -> None:
-        life = self._world.truth.living(digest, self._world.now_s)
-        if row is None:
-            assert life is None, "the database does not find a session that lives"
-        else:
-            assert life is not None, "the database finds a session that has ended"
-            assert (row.version, decoded(row.state)) == (life.version, life.state)
-
-
-@attrs.define(eq=False)
-class Node:
-    """One process of the farm. Its clock began at ``zero_s`` and gains ``rate`` seconds a second."""
-
-    reach: Reach
-    zero_s: float
-    rate: float
-    sessions: Sessions
-
-
-@attrs.define(eq=False)
-class Shopper:
-    """A browser, and for each id the highest version that a response has shown it."""
-
-    jar: Browser = attrs.Factory(Browser)
-    seen: dict[bytes, int] = attrs.Factory(dict)
-
-
-@attrs.define(eq=False)
-class Request:
-    """A request that runs. ``floors`` is what its shopper had seen when it was sent; None for what nobody sent."""
-
-    shopper: Shopper | None
-    node: Node
-    exchange: Exchange
-    floors: dict[bytes, int]
-    sent_s: float
-    doing: Doing = attrs.Factory(Doing)
-    opened: bool = False
-    asked: int = 0
-    failed: bool = False
-
-
-@attrs.define(eq=False)
-class Response:
-    """What is on its way to a shopper. ``shown`` is the id and version that it shows; ``stored_s`` is when that was."""
-
-    shopper: Shopper
-    lines: list[str]
-    shown: tuple[bytes, int] | None
-    stored_s: float
-
-
-class World:
-    """The farm, its shoppers, and what is between them. ``counts`` says how often it came to what."""
-
-    def __init__(
-        self,
-        stores: Callable[[], Store],
-        set_clock: Callable[[float], None],
-        settings: SessionSettings,
-        *,
-        exact: bool,
-        counts: Counter[str],
-    ) -> None:
-        self.now_s = 1000.0
-        self.counts = counts
-        self.settings = settings
-        self.exact = exact
-        self.truth = Truth(settings.idle_s, settings.absolute_s)
-        self.nodes: list[Node] = []
-        self.shoppers = [Shopper(), Shopper()]
-        self.requests: list[Request] = []
-        self.responses: list[Response] = []
-        self.headers: list[str] = []
-        self.news: list[tuple[Node, bytes]] = []
-        self.interruption: tuple[str, Callable[[], None]] | None = None
-        self._stores = stores
-        self._set_clock = set_clock
-        self._acting: list[Request] = []
-        self._issued: dict[bytes, Token] = {}
-        self._checked: dict[bytes, int | None] = {}
-        self._marked = 0
-        self._set_clock(self.now_s)
-
-    # -- the farm -------------------------------------------------------------------------------------------------
-
-    def add_node(self, zero_s: float, rate: float) -> Node:
-        reach = Reach(self, self._stores(), self.exact)
-        node = Node(reach, zero_s, rate, None)  # type: ignore[arg-type]
-        self.begin(node)
-        self.nodes.append(node)
-        return node
-
-    def begin(self, node: Node) -> None:
-        """Start the node's process, with no copies."""
-
-        def clock() -> float:
-            return node.zero_s + node.rate * self.now_s
-
-        node.sessions = Sessions(
-            node.reach, self.settings, clock=clock, entropy=self._entropy, pause=lambda _seconds: None
-        )
-
-    def die(self, node: Node) -> None:
-        """The process ends, with all requests that it was at; it is started anew."""
-        self.requests = [one for one in self.requests if one.node is not node]
-        self.news = [one for one in self.news if one[0] is not node]
-        node.reach.ended = None
-        node.zero_s += 12345
-        self.begin(node)
-        self.counts["node died"] += 1
-
-    def tell(self, digest: bytes) -> None:
-        """News of an end is on its way to each node that listens."""
-        self.news += [(node, digest) for node in self.nodes if node.reach.ended is not None]
-
-    def hear(self, index: int, lost: bool) -> None:
-        """One piece of news arrives, or is lost."""
-        node, digest = self.news.pop(index)
-        if not lost and node.reach.ended is not None:
-            node.reach.ended(digest)
-
-    def passes(self, seconds: float) -> None:
-        self.now_s += seconds
-        self._set_clock(self.now_s)
-        for shopper in self.shoppers:
-            shopper.jar.later(seconds)
-        self.responses = [one for one in self.responses if self.now_s - one.stored_s < LATEST_S]
-
-    def interrupted(self, when: str) -> None:
-        """In the middle of a use of the database, something else happens, once."""
-        if self.interruption is not None and self.interruption[0] == when:
-            happens = self.interruption[1]
-            self.interruption = None
-            self.counts[f"something else happened {when} the database was asked"] += 1
-            happens()
-
-    def at_rest(self) -> list[Node]:
-        """The nodes that wait for no answer of the database: within a node, requests of one session take turns."""
-        busy = [one.node for one in self._acting]
-        return [node for node in self.nodes if node not in busy]
-
-    @property
-    def acting(self) -> Request:
-        return self._acting[-1]
-
-    @contextmanager
-    def by(self, request: Request) -> Iterator[None]:
-        """What is written now is this request's doing."""
-        self._acting.append(request)
-        try:
-            yield
-        finally:
-            self._acting.pop()
-
-    def _entropy(self, size: int) -> bytes:
-        raw = hashlib.sha256(b"%d" % len(self._issued)).digest()
-        assert size == len(raw)
-        token = Token(new_id(raw), 1)
-        self._issued[token.digest] = token
-        return raw
-
-    # -- requests -------------------------------------------------------------------------------------------------
+class World(Surroundings):
+    """What requests do in the farm, and what must hold."""
 
     def send(self, shopper: Shopper, node: Node) -> Request:
         """A shopper sends a request: it presents what it knows now."""
@@ -389,15 +110,15 @@ class World:
     def do(self, request: Request, what: str) -> None:
         """The application changes its session."""
         session, doing, view = request.exchange.session, request.doing, request.doing.view
-        self._marked += 1
+        self.marked += 1
         if what == "add":
-            session[f"item{self._marked}"] = view[f"item{self._marked}"] = self._marked
+            session[f"item{self.marked}"] = view[f"item{self.marked}"] = self.marked
         elif what == "count":
             session["count"] = session.get("count", 0) + 1
             view["count"] = view.get("count", 0) + 1
         elif what == "nested":
             for one in (session, view):
-                one.setdefault("cart", {"lines": []})["lines"].append(self._marked)
+                one.setdefault("cart", {"lines": []})["lines"].append(self.marked)
         elif what == "same" and "count" in view:
             session["count"] = session["count"]
         elif what == "remove" and view:
@@ -529,7 +250,7 @@ class World:
             if name == COOKIES.name and value:
                 token = read_token(value)
                 assert token is not None, "a cookie was set that cannot be read"
-                assert token.digest in self._issued, "I-12: a client was given an id that is not ours"
+                assert token.digest in self.issued, "I-12: a client was given an id that is not ours"
             if name != COOKIES.name and value:
                 self.counts["marker set"] += 1
 
@@ -552,7 +273,7 @@ class World:
         store = self.nodes[0].reach.store
         for digest, life in self.truth.lives.items():
             expected = life.version if life.lives(self.now_s) else None
-            if digest in self._checked and self._checked[digest] == expected:
+            if digest in self.checked and self.checked[digest] == expected:
                 continue
             row = store.read(digest)
             if expected is None:
@@ -560,14 +281,14 @@ class World:
             else:
                 assert row is not None, "I-10: a session that lives is not in the database"
                 assert (row.version, decoded(row.state)) == (life.version, life.state)
-            self._checked[digest] = expected
-        assert set(self.truth.lives) <= set(self._issued), "I-12: an id that the server did not issue was stored"
+            self.checked[digest] = expected
+        assert set(self.truth.lives) <= set(self.issued), "I-12: an id that the server did not issue was stored"
 
     def probe(self) -> None:
         """What each node would show at this moment without asking the database, to each shopper and to anybody."""
         shown = [(presented(one.jar.header(), COOKIES, False).token, one.seen) for one in self.shoppers]
         shown += [
-            (self._issued[digest], {})
+            (self.issued[digest], {})
             for digest, life in self.truth.lives.items()
             if self.now_s - life.ends_s < _PROBED_S
         ]
