@@ -77,7 +77,7 @@ def test_who_asks_for_the_name_or_gives_orders_never_misses_an_answer_while_anot
     state.mkdir()
     known = [{"name": name, "host": f"127.0.0.2{number}", "port": 80} for number, name in enumerate("ab", 1)]
     (state / "farm.json").write_text(json.dumps({"orders": {}, "nodes": known}))  # as a data server told that is away
-    named = ["--data", f"tcp:127.0.0.1:{daemons.reserve()}"]
+    named = ["--data", f"tcp:127.0.0.1:{daemons.reserve()}", "--check", "none"]  # nobody serves there
     sides = ["--admin", str(admin), "--dns", LOCAL, "--dns-name", NAME]
     options = [*named, *sides, "--workers", str(workers), "--state", str(state)]
     balancer = Balancer(daemons, *options)
