@@ -84,7 +84,9 @@ def test_a_node_starts_without_its_database_server_and_finds_it(
     postgres.stop()
     eventually(lambda: counted(web)[0] == 503)
     assert "to answer" in json.loads(ask(web, "GET", "/status")[1])["application"]["sessions"]["unavailable"]
-    eventually(lambda: "the sessions' database is away" in web.log, what="the node's log says so")
+    eventually(
+        lambda: "[farmsync.sessions#warn] the sessions' database is away" in web.log, what="the node's log says so"
+    )
     assert "Traceback" not in web.log
 
 

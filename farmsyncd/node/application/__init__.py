@@ -11,6 +11,7 @@
 ``running``    one request in a thread: PEP 3333
 ``reply``      from that thread to the client, no faster than the client takes it
 ``snapshots``  the versions of the node's data that a request works with
+``records``     what the application tells Python's ``logging``
 ``counting``   what ``/status`` and ``/metrics`` say of all this
 =============  ======================================================================================================
 """

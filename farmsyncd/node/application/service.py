@@ -20,6 +20,7 @@ from farmsyncd.node.application.crew import Crew
 from farmsyncd.node.application.environ import ErrorLines, environ_of
 from farmsyncd.node.application.loading import Application, load
 from farmsyncd.node.application.receiving import BodyRequest
+from farmsyncd.node.application.records import told_to_the_node
 from farmsyncd.node.application.reply import Reply
 from farmsyncd.node.application.running import Run
 from farmsyncd.node.application.side import ApplicationSite
@@ -64,6 +65,7 @@ class ApplicationService(Service):
         self._snapshots = Snapshots(config.state, datasets)
         self._crew = Crew(config.application.threads, config.application.queue)
         self._site: ApplicationSite | None = None
+        self._until_the_end = contextlib.ExitStack()
 
     @property
     def in_work(self) -> int:
@@ -76,6 +78,7 @@ class ApplicationService(Service):
         config = self._config
         with one_line(self._program):
             application = load(self._name)
+            self._until_the_end.enter_context(told_to_the_node(self._reactor))
             if config.sessions is not None:
                 from farmsyncd.node.application.opening import opened  # noqa: PLC0415 - a node without needs none of it
 
@@ -142,3 +145,4 @@ class ApplicationService(Service):
             closing = WorkThread("sessions", self._reactor)
             await closing.run(self.opened.close)
             await closing.stop()
+        self._until_the_end.close()
