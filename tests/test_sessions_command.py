@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from farmsyncd.cli.main import farmsync, run
 from farmsyncd.cli.sessions import asking
-from farmsyncd.sessions import Sessions
+from farmsyncd.sessions import Sessions, SessionSettings
 from tests.sessions_memory import MemoryStore
 
 Capture = pytest.CaptureFixture[str]
@@ -162,6 +162,7 @@ def test_sessions_are_counted(operated: Operated) -> None:
         "live": 0, "expired": 0, "bytes": 0, "largest_bytes": 0, "oldest_created_ns": None,
     }  # fmt: skip
     operated.begin(text="x" * 1000)
+    assert operated.ok("stats").startswith("1 session lives\n")
     operated.begin(text="x" * 2000)
     told = operated.json("stats")
     assert told["live"] == 2
@@ -170,6 +171,18 @@ def test_sessions_are_counted(operated: Operated) -> None:
     shown = operated.ok("stats")
     assert shown.startswith("2 sessions live\n")
     assert "the largest 2.0 kB" in shown
+
+
+def test_use_prolongs_a_session_only_until_its_absolute_end(operated: Operated) -> None:
+    by_use = operated.begin(number=1)
+    sessions = Sessions.at(operated.url, SessionSettings(idle_s=7200, absolute_s=3600))
+    session = sessions.open(None)
+    session["number"] = 2
+    session.commit()
+    sessions.close()
+    assert "unless it is used before" in operated.ok("show", by_use)
+    assert session.digest is not None
+    assert "unless it is used before" not in operated.ok("show", session.digest)
 
 
 def test_what_is_wrong_is_told_with_the_exit_status_of_its_kind(operated: Operated, tmp_path: Path) -> None:

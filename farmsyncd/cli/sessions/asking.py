@@ -19,7 +19,7 @@ from farmsyncd.sessions.stores.base import Listed, Store
 from farmsyncd.sessions.stores.url import open_store
 
 SHORT_DIGEST = 12
-"""Figures of a digest that people are shown, in logs too."""
+"""Hexadecimal digits of a digest that people are shown, in logs too."""
 _DIGEST = 64
 _CANDIDATES = 10
 
@@ -53,12 +53,12 @@ def check_prefix(_context: click.Context, _parameter: click.Parameter, value: An
     given = value if isinstance(value, tuple) else (value,)
     for one in given:
         if one and (len(one) > _DIGEST or not set(one) <= set(string.hexdigits)):
-            raise click.BadParameter(f"expected the beginning of a digest, hexadecimal figures, and found {one!r}")
+            raise click.BadParameter(f"expected the beginning of a digest, hexadecimal digits, and found {one!r}")
     return tuple(one.lower() for one in given) if isinstance(value, tuple) else (value or "").lower()
 
 
 def beginning(store: Store, prefix: str, limit: int) -> list[Listed]:
-    """Live sessions whose digest begins with these hexadecimal figures, the latest changed first."""
+    """Live sessions whose digest begins with these hexadecimal digits, the latest changed first."""
     if len(prefix) % 2 == 0:
         return store.find(bytes.fromhex(prefix), limit)
     found = [one for last in string.hexdigits[:16] for one in store.find(bytes.fromhex(prefix + last), limit)]

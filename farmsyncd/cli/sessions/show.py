@@ -70,7 +70,8 @@ def _print(listed: Listed, version: int, size: int, keys: list[dict[str, Any]]) 
     out.print(f"  version  {version}, {show.size(size)}")
     out.print(f"  created  {show.moment(listed.created_us * 1000, now)}")
     out.print(f"  changed  {show.moment(listed.changed_us * 1000, now)}")
-    out.print(f"  expires  {show.moment(asking.expires_us(listed) * 1000, now)}, unless it is used before")
+    unless = ", unless it is used before" if listed.idle_expires_us < listed.absolute_expires_us else ""
+    out.print(f"  expires  {show.moment(asking.expires_us(listed) * 1000, now)}{unless}")
     if not keys:
         return
     out.print()

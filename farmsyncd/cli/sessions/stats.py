@@ -28,7 +28,7 @@ def command(url: str, as_json: bool) -> None:
         )
         return
     out = show.out()
-    out.print(f"[bold]{stats.live}[/] sessions live")
+    out.print(f"[bold]{stats.live}[/] {'session lives' if stats.live == 1 else 'sessions live'}")
     if stats.live:
         mean = show.size(stats.state_bytes // stats.live)
         out.print(
