@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farmsyncd.core.session.encoding import (
@@ -47,6 +47,7 @@ def test_every_value_comes_back_exactly_and_is_encoded_alike_again(value: Any) -
     assert encode_value(again, "key") == raw == encode_value(value, "key")
 
 
+@settings(max_examples=40)
 @given(STATES)
 def test_a_state_is_joined_and_split_key_by_key_in_its_order(state: dict[str, Any]) -> None:
     parts = {key: encode_value(value, key) for key, value in state.items()}
@@ -65,6 +66,7 @@ def test_damaged_bytes_raise_one_clear_error_and_nothing_else(raw: bytes) -> Non
             assert str(error).startswith("expected a session's state as farmsync encodes it")  # noqa: PT017
 
 
+@settings(max_examples=40)
 @given(STATES, st.data())
 def test_a_state_in_which_a_byte_changed_is_read_or_called_damaged(state: dict[str, Any], data: st.DataObject) -> None:
     raw = bytearray(join({key: encode_value(value, key) for key, value in state.items()}))

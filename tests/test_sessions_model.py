@@ -65,7 +65,7 @@ def _quiet() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_quiet")
 def test_a_farm_keeps_its_promises_whatever_hypothesis_makes_happen() -> None:
-    run(in_memory, 60, 50, Counter())
+    run(in_memory, 40, 50, Counter())
 
 
 @pytest.mark.usefixtures("_quiet")
