@@ -81,6 +81,12 @@ def test_of_two_cookies_of_our_name_the_first_that_can_be_ours_counts() -> None:
     assert read(f"farmsync=rubbish; farmsync={TOKEN.spell()}; farmsync={other.spell()}").token == TOKEN
 
 
+def test_no_more_than_64_cookies_whose_names_begin_like_ours_are_looked_at() -> None:
+    own = f"farmsync={TOKEN.spell()}"
+    assert read("farmsync-x=1; " * 63 + own).token == TOKEN
+    assert read("farmsync-x=1; " * 64 + own) == NOTHING
+
+
 def test_markers_raise_the_version_of_their_own_session_only() -> None:
     others = Token(OTHER_ID, 1).digest.hex()[:8]
     header = f"farmsync-v7-{MARK}=1; farmsync={TOKEN.spell()}; farmsync-v3-{MARK}=1; farmsync-v12-{others}=1"
