@@ -43,6 +43,7 @@ class _Process(ProcessProtocol):
         self.number = number
         self.lines = Lines(number)
         self.since = time.monotonic()
+        self.prepared = False
         self._ended = ended
         self.asker = Asker(self._write)
 
@@ -173,6 +174,7 @@ class Workforce:
                 callbackArgs=(one.number,),
             )
             for one in self._there()
+            if one.prepared  # nobody waits for one that is just being started
         ]
         found = gatherResults(asked, consumeErrors=True)
         return found.addErrback(_first).addCallback(lambda parts: [one for part in parts for one in part])
@@ -209,7 +211,7 @@ class Workforce:
         except ValueError:
             raise BadInput(f"expected a source's IP address, and found {source[:80]!r}") from None
         number = self.spread.worker_of(key)
-        if number not in self._workers:
+        if number not in self._workers or not self._workers[number].prepared:
             raise Gone(f"worker {number}, which has this source, is just being started anew")
         asked = self._workers[number].asker.ask("answer", ["explain", source])
         return asked.addCallback(lambda answer: {**answer, "worker": number})
@@ -236,7 +238,12 @@ class Workforce:
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}  # this same program
         self._reactor.spawnProcess(one, _COMMAND[0], _COMMAND, env, str(self._directory), childFDs=inherited)
         self._workers[number] = one
-        return one.asker.ask("configure", number, self._told).addCallback(lambda _: one.asker.ask("prepare"))
+        configured = one.asker.ask("configure", number, self._told)
+        return configured.addCallback(lambda _: one.asker.ask("prepare")).addCallback(self._is_prepared, one)
+
+    @staticmethod
+    def _is_prepared(_: object, one: _Process) -> None:
+        one.prepared = True
 
     def _restart(self, number: int) -> None:
         self._restarts.pop(number, None)
