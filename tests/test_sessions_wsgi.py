@@ -262,6 +262,19 @@ def test_parallel_requests_are_merged_and_a_late_answer_takes_nothing_back(
     assert browser.refused == []
 
 
+def test_a_file_that_is_not_sent_after_all_is_closed(store: MemoryStore, sessions: Sessions) -> None:
+    file = io.BytesIO(b"what nobody gets")
+
+    def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        environ["farmsync.session"]["count"] = 1
+        store.away = True
+        start_response("200 OK", list(TEXT))
+        return FileWrapper(file)
+
+    answer = ask(SessionMiddleware(app, sessions))
+    assert (answer.status, file.closed, b"nobody" in answer.body) == (503, True, False)
+
+
 def test_a_conflict_that_the_application_lets_out_is_answered_like_one_at_the_end(sessions: Sessions) -> None:
     def app(_environ: dict[str, Any], _start_response: Any) -> Iterable[bytes]:
         raise SessionConflict("cart")
@@ -303,6 +316,18 @@ def test_an_exception_leaves_the_session_as_it_was(when: str, store: MemoryStore
     app = SessionMiddleware({"before": before, "between": between}[when], sessions)
     assert ask(app, browser).status == 500
     assert ask(both_sides(reading, sessions), browser).body == b"{'count': 1}"
+
+
+def test_the_session_of_an_application_that_failed_can_no_longer_be_changed(sessions: Sessions) -> None:
+    kept = []
+
+    def app(environ: dict[str, Any], _start_response: Any) -> Iterable[bytes]:
+        kept.append(environ["farmsync.session"])
+        raise ZeroDivisionError
+
+    assert ask(SessionMiddleware(app, sessions)).status == 500
+    with pytest.raises(SessionClosed):
+        kept[0]["count"] = 1
 
 
 def test_an_answer_of_status_500_leaves_the_session_as_it_was(sessions: Sessions) -> None:
