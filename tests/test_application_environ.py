@@ -16,7 +16,7 @@ from farmsyncd.node.application.environ import ErrorLines, environ_of
 def environ(uri: bytes = b"/", size: int = 0, **headers: list[bytes]) -> dict[str, Any]:
     """The environment of a request with these headers; ``_`` in their names is ``-``, ``__`` is ``_``."""
     channel: Any = DummyChannel()
-    request = Request(channel, False)  # type: ignore[no-untyped-call]
+    request = Request(channel, False)
     request.method, request.uri, request.clientproto = b"POST", uri, b"HTTP/1.1"
     spelled = {name.replace("__", "\0").replace("_", "-").replace("\0", "_"): value for name, value in headers.items()}
     request.requestHeaders = Headers({name.encode(): value for name, value in spelled.items()})
