@@ -44,7 +44,9 @@ def test_the_application_has_sessions_that_the_node_counts(daemons: Daemons, tmp
     metrics = ask(web, "GET", "/metrics")[1].decode()
     assert "\nfarmsync_node_session_entries 1.0\n" in metrics
     assert f"\nfarmsync_node_session_revalidations_total {told['revalidations']}.0\n" in metrics
+    assert (tmp_path / "sessions.db-wal").exists()
     assert web.stop()
+    assert not (tmp_path / "sessions.db-wal").exists(), "the database was closed in good order"
     assert "Traceback" not in web.log
 
 

@@ -20,7 +20,7 @@ from farmsyncd.sessions.stores.sqlite import SqliteStore
 from farmsyncd.sessions.stores.sqlite_file import SqliteFile, connect
 from farmsyncd.sessions.stores.sqlite_schema import APPLICATION_ID, MIGRATIONS
 from tests.daemons import TREE, environment
-from tests.eventually import eventually
+from tests.eventually import LIMIT, eventually
 from tests.small_disk import SmallDisk
 
 LIFE = Lifetime(3_600_000_000, 36_000_000_000)
@@ -276,6 +276,14 @@ def test_the_generation_changes_with_commits_alone(store: SqliteStore, make: Cal
     before = store.generation()
     store.write(A, 2, b"three", LIFE)
     assert store.generation() != before
+
+
+def test_the_generation_is_told_without_waiting_for_a_read_that_takes_long(make: Callable[..., SqliteStore]) -> None:
+    store = make(LIMIT)
+    store.prepare()
+    with ThreadPoolExecutor(1) as threads, store._reading.use():
+        assert threads.submit(store.generation).result(LIMIT / 2) is None
+    assert store.generation() is not None
 
 
 def test_the_generation_never_comes_again_after_the_connection_was_lost(store: SqliteStore) -> None:

@@ -30,6 +30,7 @@ _log = logging.getLogger("farmsync.sessions")
 _FORK_PATIENCE_S: Final = 5.0
 _RETRY_S: Final = 0.004
 _LOOK_EACH_S: Final = 0.1
+_GLANCE_S: Final = 0.1  # event loops ask for the data version: a read of another thread must not hold them up
 _VERSIONS: Final = 1 << 40  # more commits than one connection will ever see
 _UNUSABLE: Final = {
     sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_PERM
@@ -88,11 +89,12 @@ class SqliteFile:
             self._lock.release()
 
     def data_version(self) -> int | None:
-        """A number that changes whenever another connection commits, and when the file is opened anew; None on trouble.
+        """A number that changes whenever another connection commits, and when the file is opened anew.
 
+        None on trouble, and when the connection is in use for longer than a moment: whoever asks then reads the row.
         This is asked for each request: whether the file is still the one of the path is looked at ten times a second.
         """
-        if not self._lock.acquire(timeout=self._timeout_s):
+        if not self._lock.acquire(timeout=_GLANCE_S):
             return None
         try:
             now_s = time.monotonic()
