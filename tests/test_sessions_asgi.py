@@ -111,6 +111,31 @@ def sessions(store: MemoryStore) -> Sessions:
     return Sessions(store, QUIET)
 
 
+def test_cookies_that_come_in_several_headers_are_all_read(sessions: Sessions) -> None:
+    browser = Browser()
+    browser.receive(["theme=dark; Path=/; HttpOnly; SameSite=Lax"])
+    app = SessionMiddleware(counting, sessions)
+    assert [once(app, browser).body for _ in range(2)] == [b"1", b"2"]
+
+
+def test_a_session_is_closed_before_a_thread_begins_to_store_it(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[bool] = []
+    to_thread = asyncio.to_thread
+
+    async def app(scope: Any, receive: Any, send: Send) -> None:
+        async def watched(function: Any, *args: Any) -> Any:
+            closed.append(scope["session"].closed)
+            return await to_thread(function, *args)
+
+        monkeypatch.setattr(asyncio, "to_thread", watched)
+        await counting(scope, receive, send)
+
+    assert once(SessionMiddleware(app, sessions)).body == b"1"
+    assert closed == [True], "another task may run before the thread does"
+
+
 def test_a_browser_finds_its_session_again(sessions: Sessions) -> None:
     app, browser = SessionMiddleware(counting, sessions), Browser()
     assert [once(app, browser).body for _ in range(3)] == [b"1", b"2", b"3"]
