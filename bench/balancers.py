@@ -131,8 +131,9 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _end_quietly(daemons: Daemons) -> None:
-    with contextlib.redirect_stdout(io.StringIO()):  # the logs, which are for tests
+def end_quietly(daemons: Daemons) -> None:
+    """End them without showing their logs, which are for tests."""
+    with contextlib.redirect_stdout(io.StringIO()):
         daemons.__exit__(None, None, None)
 
 
@@ -209,7 +210,7 @@ class Ours(Balancer):
     def __init__(self, nodes: Nodes, arguments: tuple[str, ...] = ()) -> None:
         super().__init__(" ".join(("farmsync-lb", *arguments)))
         daemons = Daemons(self.place)
-        self._stack.callback(_end_quietly, daemons)
+        self._stack.callback(end_quietly, daemons)
         named = [word for number, port in enumerate(nodes.ports) for word in ("--node", f"n{number}=127.0.0.1:{port}")]
         daemon = daemons.start("farmsync-lb", "--listen", "tcp:0:interface=127.0.0.1", *named, *arguments, state=False)
         daemon.ready()

@@ -6,10 +6,12 @@ end, and no shopper may ever see fewer things than before. PostgreSQL keeps the 
 
 from __future__ import annotations
 
+import contextlib
 import random
 import tempfile
 from pathlib import Path
 
+from bench.balancers import end_quietly
 from bench.goals import Goal, Say, at_most
 from tests.daemons import Daemons
 from tests.postgres import Postgres
@@ -21,7 +23,9 @@ _PLAN = Plan(shoppers=200, seconds=60, pause_s=1.0)
 
 def run(say: Say = print) -> list[Goal]:
     """Let them shop, and tell what has become of their carts."""
-    with tempfile.TemporaryDirectory() as folder, Postgres() as postgres, Daemons(Path(folder)) as daemons:
+    with tempfile.TemporaryDirectory() as folder, Postgres() as postgres, contextlib.ExitStack() as stack:
+        daemons = Daemons(Path(folder))
+        stack.callback(end_quietly, daemons)
 
         def restart() -> None:
             postgres.kill()
@@ -30,7 +34,7 @@ def run(say: Say = print) -> list[Goal]:
         farm = ShopFarm(daemons, postgres.url(), _PLAN.nodes)
         say(f"shop: {_PLAN.shoppers} shoppers, {_PLAN.nodes} nodes, {_PLAN.seconds:.0f} seconds")
         tally, happened = shop(farm, _PLAN, random.Random(), restart)
-        say(f"shop: {happened.nodes_killed} nodes killed, the database {happened.database_restarts} times; {tally}")
+        say(f"shop: {happened.nodes_killed} nodes killed, the database {happened.database_restarts} time(s); {tally}")
     return [
         at_most("acknowledged additions that were lost", len(tally.lost), 0),
         at_most("carts that went backwards", len(tally.went_backwards), 0),
