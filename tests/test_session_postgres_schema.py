@@ -106,6 +106,31 @@ def test_tables_that_were_dropped_are_made_anew(store: PostgresStore, postgres_u
     assert store.read(A) is not None
 
 
+def tables(url: str) -> list[str]:
+    with psycopg.connect(url) as connection:
+        rows = connection.execute(b"SELECT relname FROM pg_class WHERE relname LIKE 'farmsync%'").fetchall()
+    return sorted(name for (name,) in rows)
+
+
+def test_a_store_that_creates_nothing_refuses_a_database_without_tables(
+    store: PostgresStore, postgres_url: str
+) -> None:
+    looking = PostgresStore(postgres_url, timeout_s=PATIENT_S, creates=False)
+    for call in (looking.prepare, lambda: looking.read(A), looking.stats):
+        with pytest.raises(StoreUnavailable, match=r"sessions in postgresql://.*, and there are no such tables; name"):
+            call()
+    assert tables(postgres_url) == []
+    store.create(A, b"one", LIFE)
+    found = looking.read(A)
+    assert found is not None
+    assert found.state == b"one"
+    execute(postgres_url, "DROP TABLE farmsync_sessions, farmsync_sessions_meta")
+    with pytest.raises(StoreUnavailable, match="there are no such tables"):
+        looking.read(A)
+    assert tables(postgres_url) == []
+    looking.close()
+
+
 def test_a_user_who_may_not_create_tables_is_told_what_is_missing(postgres: Postgres, own_postgres_url: str) -> None:
     execute(own_postgres_url, "DO $$ BEGIN CREATE ROLE nothing LOGIN; EXCEPTION WHEN duplicate_object THEN END $$")
     store = PostgresStore(own_postgres_url.replace("postgres@", "nothing@"), timeout_s=PATIENT_S)

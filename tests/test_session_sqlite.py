@@ -183,7 +183,7 @@ def test_a_file_that_was_deleted_is_an_error_and_never_written_to(path: Path, st
     ):
         with pytest.raises(StoreUnavailable, match="it is gone; put it back, or restart"):
             call()
-    eventually(lambda: store.generation() is None)
+    assert store.generation() != store.generation(), "no copy is of now"
     assert not path.exists()
     away.rename(path)
     assert isinstance(store.write(A, 1, b"two", LIFE), Written)
@@ -215,8 +215,9 @@ def test_a_backup_that_takes_the_files_place_is_opened(path: Path, store: Sqlite
     for one in path.parent.glob("sessions.db*"):
         one.unlink()  # the log too: SQLite would add it to whatever file it finds
     backup.rename(path)
-    assert eventually(lambda: store.generation() not in (before, None))
+    assert eventually(lambda: store.generation() != before)
     assert state(store) == b"one"
+    assert store.generation() == store.generation() != before
     assert isinstance(store.write(A, 1, b"two", LIFE), Written)
 
 
@@ -231,6 +232,24 @@ def test_a_file_that_goes_in_the_middle_of_a_write_is_not_said_to_be_written(pat
     with pytest.raises(StoreUnavailable, match="moved or deleted"):
         write()
     file.close()
+
+
+def test_a_store_that_creates_nothing_refuses_what_is_not_there(path: Path, store: SqliteStore) -> None:
+    missing, empty = path.with_name("missing.db"), path.with_name("empty.db")
+    empty.touch()
+    before = sorted(one.name for one in path.parent.iterdir())
+    for where, says in ((missing, "there is none"), (missing / "s.db", "there is none"), (empty, "it is empty")):
+        looking = SqliteStore(where, PATIENT_S, creates=False)
+        for call in (looking.prepare, lambda: looking.read(A), looking.stats):  # noqa: B023 - called at once
+            with pytest.raises(StoreUnavailable, match=says):
+                call()
+        looking.close()
+    assert sorted(one.name for one in path.parent.iterdir()) == before
+    assert empty.stat().st_size == 0
+    looking = SqliteStore(path, PATIENT_S, creates=False)
+    looking.prepare()
+    assert state(looking) == b"one"
+    looking.close()
 
 
 # Others who write
@@ -282,14 +301,42 @@ def test_the_generation_is_told_without_waiting_for_a_read_that_takes_long(make:
     store = make(LIMIT)
     store.prepare()
     with ThreadPoolExecutor(1) as threads, store._reading.use():
-        assert threads.submit(store.generation).result(LIMIT / 2) is None
-    assert store.generation() is not None
+        told = [threads.submit(store.generation).result(LIMIT / 2) for _ in range(2)]
+    assert len({*told, store.generation()}) == 3, "no copy is trusted meanwhile"
+    assert store.generation() == store.generation()
+
+
+def test_asking_for_the_generation_opens_no_file(path: Path, store: SqliteStore) -> None:
+    def opens(path: Path, timeout_s: float) -> sqlite3.Connection:
+        opened.append(path)
+        return connect(path, timeout_s)
+
+    opened: list[Path] = []
+    store._reading._connect = opens
+    store._reading.close()
+    told = [store.generation() for _ in range(3)]
+    assert len({*told}) == 3, "no copy is trusted meanwhile"
+    assert opened == []
+    assert state(store) == b"one"
+    assert opened == [path], "reading opens it"
+    assert store.generation() == store.generation()
+    assert store.generation() not in told
+
+
+def test_asking_for_the_generation_opens_no_file_that_takes_the_place(path: Path, store: SqliteStore) -> None:
+    opened, before = store._reading.opened, store.generation()
+    shutil.copy(path, path.with_name("copy.db"))
+    path.with_name("copy.db").replace(path)
+    assert eventually(lambda: store.generation() != before)
+    assert store.generation() != store.generation()
+    assert store._reading.opened == opened
 
 
 def test_the_generation_never_comes_again_after_the_connection_was_lost(store: SqliteStore) -> None:
     seen = {store.generation()}
     for _ in range(3):
         store._reading.close()
+        assert state(store) == b"one"
         assert store.generation() not in seen
         seen.add(store.generation())
 

@@ -9,6 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from click.testing import CliRunner
 
@@ -199,13 +200,31 @@ def test_what_is_wrong_is_told_with_the_exit_status_of_its_kind(operated: Operat
     assert "127.0.0.1" in told
     assert "secret" not in told
     operated.url = f"sqlite:///{tmp_path}/nowhere.db"
-    assert "there is none; correct --store" in operated.fails(69, "stats")
+    assert "there is none; name another" in operated.fails(69, "stats")
     assert not (tmp_path / "nowhere.db").exists(), "looking makes nothing"
     with sqlite3.connect(tmp_path / "other.db") as other:
         other.execute("CREATE TABLE invoices (number INTEGER)")
     other.close()
     operated.url = f"sqlite:///{tmp_path}/other.db"
     assert "other.db" in operated.fails(78, "list")
+
+
+@pytest.mark.parametrize("command", [["list"], ["show", "ab"], ["stats"], ["revoke", "--yes", "ab"]], ids=" ".join)
+def test_looking_into_an_empty_database_makes_nothing_there(
+    postgres_url: str, tmp_path: Path, command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    (tmp_path / "empty.db").touch()
+    for url, says in ((postgres_url, "no such tables"), (f"sqlite:///{tmp_path}/empty.db", "it is empty")):
+        monkeypatch.setenv("FARMSYNC_SESSIONS", url)
+        assert run(["sessions", *command]) == 69
+        told = capsys.readouterr()
+        assert told.out == ""
+        assert told.err.startswith("farmsync: expected farmsync's sessions in ")
+        assert says in told.err
+    with psycopg.connect(postgres_url) as connection:
+        found = connection.execute(b"SELECT count(*) FROM pg_class WHERE relname LIKE 'farmsync%'").fetchone()
+    assert found == (0,)
+    assert [(one.name, one.stat().st_size) for one in tmp_path.iterdir()] == [("empty.db", 0)]
 
 
 def test_a_prefix_of_an_odd_length_finds_what_begins_with_it() -> None:

@@ -6,15 +6,13 @@ import string
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import click
 
 from farmsyncd.cli import show
 from farmsyncd.cli.times import span_shown
-from farmsyncd.errors import BadInput, Unavailable
+from farmsyncd.errors import BadInput
 from farmsyncd.sessions.stores.base import Listed, Store
 from farmsyncd.sessions.stores.url import open_store
 
@@ -35,13 +33,9 @@ store = click.option(
 
 @contextmanager
 def opened(url: str) -> Iterator[Store]:
-    """The database. Raises ConfigError, WrongSchema, and Unavailable when it cannot be reached or is not there."""
-    found = open_store(url)
+    """The database. Raises ConfigError, WrongSchema, and StoreUnavailable when it cannot be reached or is not there."""
+    found = open_store(url, creates=False)
     try:
-        parts = urlsplit(url)
-        path = Path(unquote(parts.path)[1:])
-        if parts.scheme == "sqlite" and not path.exists():  # it would be made
-            raise Unavailable(f"expected a file with sessions at {path}, and there is none; correct --store")
         found.prepare()
         yield found
     finally:

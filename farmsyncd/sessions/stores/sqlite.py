@@ -30,7 +30,8 @@ def wall_clock_us() -> int:
 class SqliteStore:
     """A :class:`farmsyncd.sessions.stores.base.Store` in the file ``path``.
 
-    A call waits at most ``timeout_s`` for other writers. ``clock`` tells microseconds since the Unix epoch.
+    A call waits at most ``timeout_s`` for other writers. ``clock`` tells microseconds since the Unix epoch. With
+    ``creates`` False, a file or a table that is missing is an error and not made.
     """
 
     def __init__(
@@ -40,11 +41,13 @@ class SqliteStore:
         clock: Callable[[], int] = wall_clock_us,
         connect: Connect = connect,
         migrations: Migrations = sql.MIGRATIONS,
+        *,
+        creates: bool = True,
     ) -> None:
         self._path = path.absolute()
         self._clock = clock
-        self._reading = SqliteFile(self._path, timeout_s, connect, migrations, writes=False)
-        self._writing = SqliteFile(self._path, timeout_s, connect, migrations)
+        self._reading = SqliteFile(self._path, timeout_s, connect, migrations, creates=creates, writes=False)
+        self._writing = SqliteFile(self._path, timeout_s, connect, migrations, creates=creates)
 
     def __repr__(self) -> str:
         return f"SqliteStore({self._path})"
@@ -128,8 +131,8 @@ class SqliteStore:
         with self._reading.use() as connection:
             return Stats(*connection.execute(sql.STATS, {"now": self._clock()}).fetchone())
 
-    def generation(self) -> int | None:
-        """Changes with each commit of another connection, the one that writes for us included."""
+    def generation(self) -> int:
+        """Changes with each commit of another connection, the one that writes for us included; never None."""
         return self._reading.data_version()
 
     def listen(self, ended: Callable[[bytes | None], None]) -> None:

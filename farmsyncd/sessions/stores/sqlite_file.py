@@ -7,6 +7,7 @@ whether the path still leads to the file that is open, and each write looks agai
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import random
@@ -45,8 +46,8 @@ def connect(path: Path, timeout_s: float) -> sqlite3.Connection:
 class SqliteFile:
     """One way into the file: a connection that is opened when it is first needed, for one thread at a time.
 
-    The file is created by the first use alone; when it is gone later, that is an error, not a new beginning. ``opened``
-    counts how often it was opened.
+    The file is created by the first use alone, and not even then with ``creates`` False; when it is gone later, that is
+    an error, not a new beginning. ``opened`` counts how often it was opened.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class SqliteFile:
         connect: Connect = connect,
         migrations: Migrations = MIGRATIONS,
         *,
+        creates: bool = True,
         writes: bool = True,
     ) -> None:
         self.opened = 0
@@ -63,11 +65,13 @@ class SqliteFile:
         self._timeout_s = timeout_s
         self._connect = connect
         self._migrations = migrations
+        self._creates = creates
         self._writes = writes
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
         self._look_s = 0.0
+        self._unknown = itertools.count(-1, -1)
         self._held_for_fork = False
         self._abandoned: list[sqlite3.Connection | None] = []
         tell_of_forks(self)
@@ -88,26 +92,28 @@ class SqliteFile:
         finally:
             self._lock.release()
 
-    def data_version(self) -> int | None:
+    def data_version(self) -> int:
         """A number that changes whenever another connection commits, and when the file is opened anew.
 
-        None on trouble, and when the connection is in use for longer than a moment: whoever asks then reads the row.
-        This is asked for each request: whether the file is still the one of the path is looked at ten times a second.
+        Event loops ask for it with each request, so it opens nothing, and whether the file is still the one of the path
+        is looked at ten times a second. Where it cannot be told (no file is open, trouble, a connection that is in use
+        for longer than a moment), it is a number that never was: whoever asks then reads the row, which opens the file.
+        (None would not do: copies are then trusted for a while.)
         """
         if not self._lock.acquire(timeout=_GLANCE_S):
-            return None
+            return next(self._unknown)
         try:
+            if self._connection is None:
+                return next(self._unknown)
             now_s = time.monotonic()
-            if self._connection is None or now_s >= self._look_s:
-                self._ready()
+            if now_s >= self._look_s:
+                if self._moved():
+                    return next(self._unknown)
                 self._look_s = now_s + _LOOK_EACH_S
-            assert self._connection is not None
             found: int = self._connection.execute("PRAGMA data_version").fetchone()[0]
         except sqlite3.Error:
             self._drop()
-            return None
-        except StoreUnavailable:
-            return None
+            return next(self._unknown)
         finally:
             self._lock.release()
         return self.opened * _VERSIONS + found
@@ -183,7 +189,7 @@ class SqliteFile:
                 f"expected the sessions' file {self._path}, and it is gone; put it back, or restart to begin anew"
             )
         if not self.opened:
-            self._create()
+            self._begin_file()
         ends = time.monotonic() + self._timeout_s
         while True:
             try:
@@ -205,7 +211,7 @@ class SqliteFile:
         self._identity = self._found()
         connection = self._connect(self._path, self._timeout_s)
         try:
-            prepare(connection, self._path, self._migrations)
+            prepare(connection, self._path, self._migrations, creates=self._creates)
             if self._writes:  # a file that is read only is found now, not at the first write
                 connection.execute("BEGIN IMMEDIATE")
                 connection.execute(f"PRAGMA user_version = {len(self._migrations)}")
@@ -217,12 +223,19 @@ class SqliteFile:
             raise
         return connection
 
-    def _create(self) -> None:
-        """Make the file before SQLite does, readable by its owner alone.
+    def _begin_file(self) -> None:
+        """Make the file before SQLite does, readable by its owner alone; unless it must be there already.
 
         It must not be opened for that: whoever closes a file takes away all locks that their process has on it, those
         of SQLite's connections too. The next process to leave would then take the write-ahead log with it.
         """
+        if not self._creates:
+            if self._found() is None:
+                raise StoreUnavailable(
+                    f"expected a file with sessions at {self._path}, and there is none; name another, or start "
+                    "what keeps sessions there"
+                )
+            return
         with contextlib.suppress(OSError):  # it is there, or SQLite will say what is wrong
             os.mknod(self._path, stat.S_IFREG | 0o600)
 
@@ -249,13 +262,15 @@ class SqliteFile:
         self._lock = threading.Lock()
 
 
-def prepare(connection: sqlite3.Connection, path: Path, migrations: Migrations) -> None:
+def prepare(connection: sqlite3.Connection, path: Path, migrations: Migrations, *, creates: bool = True) -> None:
     """Set up a connection; bring the file to the newest schema.
 
-    Raises WrongSchema for a file of another program or of a newer farmsync.
+    Raises WrongSchema for a file of another program or of a newer farmsync; with ``creates`` False, StoreUnavailable
+    for an empty one.
     """
     connection.execute("BEGIN")  # what is looked at belongs together, also while another process migrates
-    _check(connection, path, migrations)
+    if not _check(connection, path, migrations) and not creates:
+        raise StoreUnavailable(f"expected farmsync's sessions in {path}, and it is empty; name another file")
     connection.execute("COMMIT")
     if (mode := connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]) != "wal":
         raise ConfigError(f"expected {path} to be on a file system with a write-ahead log, found mode {mode!r}")
@@ -264,7 +279,8 @@ def prepare(connection: sqlite3.Connection, path: Path, migrations: Migrations) 
         _migrate_once(connection, path, migrations)
 
 
-def _check(connection: sqlite3.Connection, path: Path, migrations: Migrations) -> None:
+def _check(connection: sqlite3.Connection, path: Path, migrations: Migrations) -> int:
+    """The schema that was found; 0 for an empty file."""
     application, found = _number(connection, "application_id"), _number(connection, "user_version")
     empty = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
     if application != APPLICATION_ID and not (empty and application == 0 and found == 0):
@@ -276,6 +292,7 @@ def _check(connection: sqlite3.Connection, path: Path, migrations: Migrations) -
             f"expected {path} to hold sessions of schema {len(migrations)} or older, found schema {found}; "
             "run the newer farmsync that wrote it"
         )
+    return found
 
 
 def _code(error: sqlite3.Error) -> int:
@@ -299,8 +316,7 @@ def _number(connection: sqlite3.Connection, pragma: str) -> int:
 def _migrate_once(connection: sqlite3.Connection, path: Path, migrations: Migrations) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
-        _check(connection, path, migrations)  # another process may have been quicker
-        done = _number(connection, "user_version")
+        done = _check(connection, path, migrations)  # another process may have been quicker
         if done < len(migrations):
             for statement in migrations[done]:
                 connection.execute(statement)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from farmsyncd.core.session.faults import WrongSchema
+from farmsyncd.core.session.faults import StoreUnavailable, WrongSchema
 from farmsyncd.errors import ConfigError
 from farmsyncd.sessions.stores.postgres.link import Link
 from farmsyncd.sessions.stores.postgres.trouble import NOT_ALLOWED, UNDEFINED, Refused
@@ -40,10 +40,18 @@ MIGRATIONS: Final[Migrations] = (
 _PATIENCE_S: Final = 60.0
 
 
-def ensure(link: Link, migrations: Migrations) -> None:
-    """Bring the tables to the newest schema, if they are not; raises WrongSchema, ConfigError."""
+def ensure(link: Link, migrations: Migrations, shown: str, *, creates: bool = True) -> None:
+    """Bring the tables to the newest schema, if they are not; raises WrongSchema, ConfigError.
+
+    With ``creates`` False, StoreUnavailable where there are none. ``shown`` names the database to people.
+    """
     try:
         while (found := _found(link)) < len(migrations):
+            if not found and not creates:
+                raise StoreUnavailable(
+                    f"expected farmsync's sessions in {shown}, and there are no such tables; "
+                    "name another database, or a user with another search_path, or start what keeps sessions there"
+                )
             _migrate_once(link, migrations)
     except Refused as error:
         if error.sqlstate in UNDEFINED:

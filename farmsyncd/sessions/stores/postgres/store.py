@@ -49,6 +49,7 @@ class PostgresStore:
 
     A call ends within about ``timeout_s``; connecting anew, which it may have to, takes at most 2 s more. At most
     ``connections`` calls are under way at once, others wait for their turn. ``listen`` takes one connection more.
+    With ``creates`` False, tables that are missing are an error and not made.
     """
 
     def __init__(
@@ -57,10 +58,13 @@ class PostgresStore:
         timeout_s: float = TIMEOUT_S,
         connections: int = CONNECTIONS,
         migrations: schema.Migrations = schema.MIGRATIONS,
+        *,
+        creates: bool = True,
     ) -> None:
         self._target = Target.of(url, timeout_s)
         self._timeout_s = timeout_s
         self._migrations = migrations
+        self._creates = creates
         self._pool = Pool(self._link, connections, timeout_s, self._target.shown)
         self._news = News(self._bare_link, sql.CHANNEL, 3 * timeout_s)
 
@@ -73,7 +77,7 @@ class PostgresStore:
     def _link(self) -> Link:
         link = self._bare_link()
         try:
-            schema.ensure(link, self._migrations)
+            schema.ensure(link, self._migrations, self._target.shown, creates=self._creates)
             link.prepare(sql.ALL)
         except Refused as error:
             link.close()
