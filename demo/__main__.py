@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.live import Live
 
 from demo.farm import MEMBERS, Farm, FarmFailedError
-from demo.live import moves, picture
+from demo.live import killed, moves, picture
 from demo.shop import marked_copy, shop
 from demo.shopper import ADDRESSES, Shopper
 from farmsyncd.cli.report import print_report
@@ -144,9 +144,7 @@ def _lose_a_node(farm: Farm, shoppers: list[Shopper], console: Console) -> None:
     victim = max(shoppers, key=lambda shopper: shopper.bought).node
     moved = [shopper for shopper in shoppers if shopper.node == victim]
     farm.kill(victim)
-    console.print(
-        f"\n[bold]Killed[/] {victim} (SIGKILL), which held {len(moved)} of the carts; their shoppers go on:\n"
-    )
+    console.print(f"\n{killed(victim, len(moved))}\n")
     rows = []
     for shopper in moved:
         items = shopper.look("/cart")

@@ -34,6 +34,12 @@ def _shoppers(shoppers: Sequence[Shopper], places: Mapping[str, str]) -> Rendera
     return made
 
 
+def killed(victim: str, carts: int) -> str:
+    """What is said when a node is killed that held so many of the carts."""
+    held = "one of the carts; its shopper goes" if carts == 1 else f"{carts} of the carts; their shoppers go"
+    return f"[bold]Killed[/] {victim} (SIGKILL), which held {held} on:"
+
+
 def moves(rows: Sequence[tuple[str, int, str, str, int]]) -> RenderableType:
     """Shoppers whose node is gone: who, what was in the cart, at which node; where they are now, and what is in it."""
     made = table("SHOPPER", "WAS AT", "CART", "IS AT", "CART NOW", right=("CART", "CART NOW"))

@@ -157,7 +157,7 @@ def test_wrong_input_is_told_before_anybody_is_asked(
         (65, ("report", "unheard"), "unheard"),
         (65, ("cancel", "unheard"), "unheard"),
         (65, ("rollback", "unheard", "--now"), "unheard"),
-        (65, ("rollback", "unheard", "--to", "xyz", "--now"), "expected a version"),
+        (65, ("rollback", "unheard", "--to", "xyz", "--now"), "at least 4 of its first hexadecimal digits"),
         (65, ("wait", "unheard", "--version", "0123abcd"), "unheard"),
         (69, ("status", "--data", "tcp:127.0.0.1:1"), "expected a data server at tcp:127.0.0.1:1"),
         (78, ("status", "--data", "carrier pigeon"), "expected an endpoint"),
@@ -210,6 +210,12 @@ def test_help_teaches_and_every_command_has_it(capsys: pytest.CaptureFixture[str
         assert command in said
         assert run([command, "--help"]) == 0
         assert len(capsys.readouterr().out.splitlines()) > 5
+
+
+@pytest.mark.parametrize("command", ["wait", "rollback", "pin"])
+def test_help_says_that_the_beginning_of_a_version_will_do(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([command, "--help"]) == 0
+    assert "first hexadecimal digits" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_reader_that_leaves_early_ends_the_output_quietly(shell: Shell) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from demo.live import killed
 from tests.daemons import TREE, environment
 
 
@@ -15,6 +16,11 @@ def demo(tmp_path: Path, **env: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "demo"], env=environment(TMPDIR=str(tmp_path), XDG_CACHE_HOME=str(tmp_path), **env),
         cwd=TREE, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
+
+
+def test_one_cart_has_one_shopper() -> None:
+    assert killed("web1", 1).endswith("which held one of the carts; its shopper goes on:")
+    assert killed("web1", 2).endswith("which held 2 of the carts; their shoppers go on:")
 
 
 def test_the_demo_flips_a_farm_reports_it_and_brings_carts_over_a_nodes_death(tmp_path: Path) -> None:

@@ -17,7 +17,10 @@ from farmsyncd.core.messages.operating import Done, Pin
 @options.data
 @options.as_json
 def command(node: str, dataset: str, version: str, data: str, as_json: bool) -> None:
-    """Have NODE keep VERSION of DATASET on its disk until `farmsync unpin`; the first figures of VERSION will do."""
+    """Have NODE keep VERSION of DATASET on its disk until `farmsync unpin`.
+
+    The first hexadecimal digits of VERSION will do.
+    """
 
     async def talk(operator: Operator) -> str:
         name = await full_version(operator, dataset, version)

@@ -14,7 +14,9 @@ from farmsyncd.core.messages.operating import Accepted, Rollback
 
 @click.command("rollback", short_help="Return to an earlier version.")
 @options.dataset
-@click.option("--to", metavar="VERSION", help="The version to return to; its first figures will do. [the one before]")
+@click.option(
+    "--to", metavar="VERSION", help="The version to return to; its first hexadecimal digits will do. [the one before]"
+)
 @options.when
 @options.data
 @options.as_json

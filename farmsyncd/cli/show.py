@@ -18,7 +18,7 @@ from rich.table import Table
 
 from farmsyncd.cli.times import from_ns, shown, span_shown
 
-SHORT_VERSION = 12  # figures of a version that people are shown; any unambiguous beginning is understood
+SHORT_VERSION = 12  # hexadecimal digits of a version that people are shown; any unambiguous beginning is understood
 
 
 def out() -> Console:

@@ -1,4 +1,4 @@
-"""Versions as people give them: whole, or just so many of the first figures that only one is meant."""
+"""Versions as people give them: whole, or just so many of the first hexadecimal digits that only one is meant."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ async def full_version(operator: Operator, dataset: str, given: str) -> str:
     if words.is_version(given):
         return given
     if re.fullmatch(rf"[0-9a-f]{{{_FEWEST},39}}", given) is None:
-        raise BadInput(f"expected a version, or at least {_FEWEST} of its first figures, and found {given!r}")
+        raise BadInput(
+            f"expected a version, or at least {_FEWEST} of its first hexadecimal digits, and found {given!r}"
+        )
     history = await operator.answer(History(dataset))
     found: list[str] = sorted({cycle["version"] for cycle in history["cycles"] if cycle["version"].startswith(given)})
     if len(found) != 1:

@@ -19,7 +19,9 @@ _PAUSE = 0.2  # seconds between two looks
 
 @click.command("wait", short_help="Wait until all nodes serve a version.")
 @options.dataset
-@click.option("--version", "wanted", required=True, help="The version to wait for; its first figures will do.")
+@click.option(
+    "--version", "wanted", required=True, help="The version to wait for; its first hexadecimal digits will do."
+)
 @click.option("--timeout", default="60", metavar="S", show_default=True, help="How long: 90, 90s or 1h30m.")
 @options.data
 @options.as_json
