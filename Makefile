@@ -17,7 +17,7 @@ demo: $(READY) ## a farm with wrong clocks switches to new data at one instant (
 	@SITE="$(SITE)" KEEP="$(KEEP)" $(BIN)/python -m demo
 
 test: $(READY) ## all tests (ARGS="-k name" for some)
-	$(BIN)/pytest -n 2 -p no:cacheprovider $(ARGS)
+	$(BIN)/pytest -n 3 -p no:cacheprovider $(ARGS)
 
 check: lint test ## ruff, mypy and all tests
 
