@@ -39,4 +39,5 @@ def run(say: Say = print) -> list[Goal]:
         at_most("acknowledged additions that were lost", len(tally.lost), 0),
         at_most("carts that went backwards", len(tally.went_backwards), 0),
         at_most("things in carts that nobody has asked for", len(tally.ghosts), 0),
+        at_most("ids that no server has issued, and were adopted", len(tally.adopted), 0),
     ]

@@ -15,11 +15,12 @@ from collections.abc import Sequence
 
 import attrs
 
+from farmsyncd.core.session.token import ENTROPY_BYTES, new_id
 from tests.browser import Browser
 
 _PATIENCE_S = 30.0
-_WAYS = ("put", "add", "look", "two puts at once", "two adds at once", "lost answer", "old cookie")
-_OFTEN = (25, 30, 20, 7, 8, 5, 5)
+_WAYS = ("put", "add", "look", "two puts at once", "two adds at once", "lost answer", "old cookie", "made-up id")
+_OFTEN = (25, 30, 20, 7, 8, 5, 5, 5)
 
 
 class Lost(Exception):
@@ -37,20 +38,23 @@ class Answer:
 
 @attrs.define
 class Tally:
-    """What has happened to all shoppers. The last three have to stay empty."""
+    """What has happened to all shoppers. The last four have to stay empty."""
 
     requests: Counter[str] = attrs.Factory(Counter)
     acknowledged: int = 0
     unknown: int = 0
+    made_up: int = 0
     went_backwards: list[str] = attrs.Factory(list)
     lost: list[str] = attrs.Factory(list)
     ghosts: list[str] = attrs.Factory(list)
+    adopted: list[str] = attrs.Factory(list)
 
     def __str__(self) -> str:
         answers = ", ".join(f"{count} {kind}" for kind, count in sorted(self.requests.items()))
         return (
             f"{self.acknowledged} additions acknowledged, {self.unknown} without an answer ({answers}); "
-            f"lost {len(self.lost)}, gone backwards {len(self.went_backwards)}, never asked for {len(self.ghosts)}"
+            f"lost {len(self.lost)}, gone backwards {len(self.went_backwards)}, never asked for {len(self.ghosts)}, "
+            f"ids adopted {len(self.adopted)} of {self.made_up} made up"
         )
 
 
@@ -117,6 +121,9 @@ class Shopper:
         elif way == "old cookie" and self._old:
             with contextlib.suppress(Lost):
                 await self._request("GET", "/", cookie=self._chance.choice(self._old))
+        elif way == "made-up id":
+            with contextlib.suppress(Lost):
+                await self._make_up_an_id()
         else:
             await self._put("put" if way == "put" else "add")
 
@@ -136,6 +143,17 @@ class Shopper:
                 self.counted += how == "add"
                 return
             await asyncio.sleep(self._chance.uniform(0.01, 0.2))
+
+    async def _make_up_an_id(self) -> None:
+        """Come with an id that no server has issued: there is nothing behind it, and what is begun has another."""
+        made_up = new_id(self._chance.randbytes(ENTROPY_BYTES))
+        answer = await self._exchange("POST", "/put?alone", f"farmsync={made_up}.{self._number + 1}", hang_up=False)
+        if answer.status != 200:
+            return
+        self._tally.made_up += 1
+        begun = [value for value in answer.cookies if value.startswith("farmsync=")]
+        if json.loads(answer.body)["articles"] != ["alone"] or len(begun) != 1 or made_up in begun[0]:
+            self._tally.adopted.append(f"{answer.body!r} and {len(begun)} cookies for an id that was made up")
 
     async def _request(
         self, method: str, target: str, *, cookie: str | None = None, hang_up: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import attrs
@@ -225,20 +226,14 @@ def test_an_answer_that_is_overtaken_by_a_change_does_not_become_the_copy(farm: 
     assert (node.shows(newer[0]), node.calls()) == ({"a": 2}, {})
 
 
-def test_an_answer_that_is_overtaken_by_the_sessions_end_does_not_become_the_copy(farm: Farm) -> None:
+@pytest.mark.parametrize("overtake", [Node.end, Node.rotate])
+def test_an_answer_that_is_overtaken_by_the_sessions_end_or_rotation_does_not_become_the_copy(
+    farm: Farm, overtake: Callable[[Node, Token], object]
+) -> None:
     store = SlowStore(farm.database, news_arrive=False)
     node = farm.node(store=store)
     token = farm.node().begin(a=1)
-    store.on_its_way = lambda: node.end(token)
-    assert node.shows(token) == {"a": 1}
-    assert node.shows(token) == {}
-
-
-def test_an_answer_that_is_overtaken_by_a_rotation_does_not_become_the_copy(farm: Farm) -> None:
-    store = SlowStore(farm.database, news_arrive=False)
-    node = farm.node(store=store)
-    token = farm.node().begin(a=1)
-    store.on_its_way = lambda: node.rotate(token)
+    store.on_its_way = lambda: overtake(node, token)
     assert node.shows(token) == {"a": 1}
     assert node.shows(token) == {}
 
