@@ -260,18 +260,19 @@ def test_chunks_that_were_not_asked_for_are_passed_over(tmp_path: Path, old: Ver
     assert look(tmp_path / "copy") == look(new.path)
 
 
-def test_only_an_update_gives_back_the_memory_of_large_files(
-    tmp_path: Path, new: Version, base: Base, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("large", [20_000, 1_000_000])
+def test_the_memory_of_large_files_alone_is_given_back(
+    tmp_path: Path, new: Version, base: Base, monkeypatch: pytest.MonkeyPatch, large: int
 ) -> None:
     given_back: list[int] = []
-    monkeypatch.setattr(writeback, "LARGE", 20_000)
+    monkeypatch.setattr(writeback, "LARGE", large)
     monkeypatch.setattr(writeback, "WINDOW", 5_000)
     monkeypatch.setattr(durable, "give_back", lambda _fd, _at, length: given_back.append(length))
-    stage(new, tmp_path / "first")
-    assert given_back == []
-    stage(new, tmp_path / "update", base)
-    assert sum(given_back) > 10_000
-    assert look(tmp_path / "update") == look(tmp_path / "first") == look(new.path)
+    for copy, bases in (("first", ()), ("update", (base,))):
+        given_back.clear()
+        stage(new, tmp_path / copy, *bases)
+        assert (sum(given_back) > 10_000) == (large == 20_000)
+        assert look(tmp_path / copy) == look(new.path)
 
 
 def test_an_unfinished_tree_is_not_finished(tmp_path: Path, new: Version) -> None:

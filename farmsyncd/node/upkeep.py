@@ -84,9 +84,8 @@ class Upkeep:
 
     def brought(self, manifest: Manifest) -> Manifest:
         """A version came in: it is given on."""
-        if self._shelf.versions:  # else it is the first one, and was not put together aside from memory
-            self._came = manifest
-            self._soon()
+        self._came = manifest
+        self._soon()
         return manifest
 
     def _soon(self) -> None:

@@ -108,7 +108,7 @@ class Assembler:
         """
         with self._reported():
             plan = parts.plan(self._manifest, [base.manifest for base in self._bases])
-            tree = self._tree = GrowingTree(self._target, passing=bool(self._bases))
+            tree = self._tree = GrowingTree(self._target)
             kept = leftovers.take_up(tree, plan, self._bases, self._crew.check)
             remaining = [entry for entry in plan.fresh if entry.path not in kept.complete]
             there = [entry for entry in plan.fresh if entry.path in kept.complete or entry.path in kept.partial]

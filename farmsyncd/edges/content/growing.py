@@ -39,18 +39,16 @@ def mode_of(entry: Entry) -> int:
 class GrowingTree:
     """The tree under ``path``, which is made when it is not there. Methods may be called from several threads.
 
-    ``passing``: nobody reads it soon, so that large files need not stay in memory when they are written.
     Raises OSError wherever the file system refuses something.
     """
 
-    def __init__(self, path: Path, *, passing: bool = False) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
         path.mkdir(mode=_GROWING_DIR_MODE, parents=True, exist_ok=True)
         self.fd = os.open(path, _ROOT)
         # A mask that hides what is to be readable (twistd sets one) is undone file by file; else that is saved.
         self._masked = bool(_umask() & EXEC_MODE)
         self._settling = Settling(self.fd)
-        self._passing = passing
         self._writebacks: dict[bytes, Writeback] = {}
 
     def close(self) -> None:
@@ -95,8 +93,7 @@ class GrowingTree:
 
         With ``there`` it is a file that an earlier attempt laid out.
         """
-        passing = self._passing and entry.size >= writeback.LARGE
-        self._writebacks[entry.path] = Writeback(missing, passing=passing)
+        self._writebacks[entry.path] = Writeback(missing, passing=entry.size >= writeback.LARGE)
         if there:
             os.chmod(entry.path, _GROWING_FILE_MODE, dir_fd=self.fd)
             return

@@ -2,8 +2,8 @@
 
 The kernel keeps what is written in memory, and in most cases that is right. But nobody reads a version before its
 time, while what is in memory for the active one is read now; and a page of memory that has long been free may have to
-be fetched from the hypervisor first, which takes longer than to write it. So a large file goes through the same few
-megabytes of memory again and again.
+be fetched from the hypervisor first, which takes longer than to write it, just when a new node should soon be of use.
+So a large file goes through the same few megabytes of memory again and again.
 """
 
 from __future__ import annotations
