@@ -2,6 +2,9 @@
 
 Whoever serves them when their time has come then finds them in memory, and so does the next version's staging, which
 copies from them. Nothing depends on it.
+
+They are read, not only asked for in advance: under a hypervisor, memory that the disk has filled is slow to get at the
+first time a processor touches it.
 """
 
 from __future__ import annotations
@@ -16,12 +19,12 @@ from farmsyncd.core.snapshot import Manifest
 from farmsyncd.edges.content import writeback
 
 STEP: Final = 2 * 1024 * 1024
-"""Bytes that the kernel is asked for at once: it does not read on much further than that."""
+"""Bytes that are read at once."""
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def read_in(root: Path, manifest: Manifest, room: int, rest: Callable[[int], None]) -> int:
-    """Have the kernel read the large files that came with a version at ``root`` into memory; how many bytes.
+    """Read the large files that came with a version at ``root``, so that they are in memory; how many bytes.
 
     Not those that other versions have too: they are in memory if anybody reads them. Files that do not fit into
     ``room`` bytes are left out. ``rest`` is called after each few bytes with their number, and may sleep or raise.
@@ -40,8 +43,9 @@ def _read_in(path: Path, rest: Callable[[int], None]) -> int:
         found = os.fstat(fd)
         if found.st_nlink > 1:
             return 0
+        buffer = bytearray(STEP)
         for at in range(0, found.st_size, STEP):
-            os.posix_fadvise(fd, at, STEP, os.POSIX_FADV_WILLNEED)
+            os.preadv(fd, [buffer], at)
             rest(STEP)
         return found.st_size
     finally:
