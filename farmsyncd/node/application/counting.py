@@ -52,6 +52,11 @@ def metrics(application: ApplicationService) -> Iterable[Metric]:
     )
     if application.opened is None:
         return
+    yield GaugeMetricFamily(
+        "farmsync_node_session_database_available",
+        "0 while the sessions' database is away, 1 otherwise",
+        value=application.opened.why_not is None,
+    )
     statistics = application.opened.sessions.statistics()
     for name, text in _SESSION_COUNTERS.items():
         yield CounterMetricFamily(f"farmsync_node_session_{name}", text, value=getattr(statistics, name))
