@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
-from farmsyncd.cli.times import from_ns, shown, span_shown
+from farmsyncd.cli.times import LocalZone, from_ns, shown, span_shown
 
 SHORT_VERSION = 12  # hexadecimal digits of a version that people are shown; any unambiguous beginning is understood
 
@@ -60,7 +60,7 @@ def moment(utc_ns: int, now: datetime) -> str:
 
 def now() -> datetime:
     """The present moment in the user's zone, which follows ``TZ``."""
-    return datetime.now().astimezone()
+    return datetime.now(LocalZone())
 
 
 def size(count: int) -> str:

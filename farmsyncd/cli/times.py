@@ -20,7 +20,33 @@ _UNITS = {"d": 86_400, "h": 3_600, "m": 60, "min": 60, "s": 1, "sec": 1, "ms": 0
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)(d|h|min|m(?!s)|sec|s|ms)")
 _CLOCK = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?")
 _DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+_FIRST_YEAR, _LAST_YEAR = 1900, 2300  # what lies beyond cannot be told in every zone, and is refused in any case
 FORMS = "2027-01-31T06:00:00+01:00, 2027-01-31 06:00, 06:00, tomorrow 06:00, monday 06:00 or +90s"
+
+
+class LocalZone(tzinfo):
+    """The zone of this machine's user, with its changes of summer time; it follows ``TZ``.
+
+    ``datetime.astimezone()`` knows the offset of one moment only, which is the wrong one on the other side of a change.
+    """
+
+    def utcoffset(self, dt: datetime | None) -> timedelta | None:
+        """What the zone is ahead of UTC, at this local time."""
+        return None if dt is None else dt.replace(tzinfo=None).astimezone().utcoffset()
+
+    def dst(self, dt: datetime | None) -> timedelta | None:  # noqa: ARG002 - the interface's
+        """Not known, and not needed."""
+        return None
+
+    def tzname(self, dt: datetime | None) -> str | None:
+        """The zone's name at this local time: ``CET`` or ``CEST``."""
+        return None if dt is None else dt.replace(tzinfo=None).astimezone().tzname()
+
+    def fromutc(self, dt: datetime) -> datetime:
+        """The local time of a moment that is given in UTC."""
+        there = dt.replace(tzinfo=UTC).astimezone()
+        local = there.replace(tzinfo=self, fold=0)
+        return local if local.utcoffset() == there.utcoffset() else local.replace(fold=1)
 
 
 @attrs.frozen
@@ -57,13 +83,13 @@ def read_time(text: str, now: datetime) -> When:
 
     BadInput says which forms are understood, or that the moment has passed.
     """
-    text = text.strip()
+    text = " ".join(text.split())
     if text.lower() == "now":
         return When("now")
     if text.startswith("+"):
         return When("in", read_span(text[1:]))
     moment = _moment(text, now)
-    if moment <= now:
+    if not _is_ahead(moment, now):
         raise BadInput(f"expected a time to come, and {text!r} is {shown(moment, now.tzinfo)}, which has passed")
     ns = round((moment - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(microseconds=1)) * 1_000
     if ns > LATEST_NS:
@@ -81,6 +107,8 @@ def _moment(text: str, now: datetime) -> datetime:
         raise BadInput(f"expected a time such as {FORMS}, and found {text!r}") from None
     if not re.search(r"\d{1,2}:\d{2}|T\d{2}", text):
         raise BadInput(f"expected a time of day too, such as {text}T06:00, and found {text!r}")
+    if not _FIRST_YEAR <= moment.year <= _LAST_YEAR:
+        raise BadInput(f"expected a time to come, before the year 2262, and found {text!r}")
     return moment if moment.tzinfo is not None else _local(moment, now.tzinfo, text)
 
 
@@ -100,7 +128,12 @@ def _on_day(day: str, clock: re.Match[str], text: str, now: datetime) -> datetim
 
 def _next(first: date, at: time, step: timedelta, text: str, now: datetime) -> datetime:
     moment = _local(datetime.combine(first, at), now.tzinfo, text)
-    return moment if moment > now else _local(datetime.combine(first + step, at), now.tzinfo, text)
+    return moment if _is_ahead(moment, now) else _local(datetime.combine(first + step, at), now.tzinfo, text)
+
+
+def _is_ahead(moment: datetime, now: datetime) -> bool:
+    # In UTC: of two times of one zone, Python compares what clocks on the wall show.
+    return moment.astimezone(UTC) > now.astimezone(UTC)
 
 
 def _local(naive: datetime, zone: tzinfo | None, text: str) -> datetime:
