@@ -13,6 +13,7 @@ from typing import Final
 import attrs
 
 _HEAD: Final = re.compile(rb"CHUNK ([0-9a-f]{64}) (raw|zstd) ([1-9][0-9]{0,7}) \+1\n([1-9][0-9]{0,7}):")
+_ANY_HEAD: Final = re.compile(rb"[A-Z][^\n]{1,150} \+1\n([1-9][0-9]{0,8}):")
 MAX_HEAD: Final = 6 + 64 + 1 + 4 + 1 + 8 + 4 + 8 + 1
 """Bytes of the longest head."""
 
@@ -44,3 +45,9 @@ def read_head(data: bytes) -> FrameHead | None:
     if found is None:
         return None
     return FrameHead(bytes.fromhex(found[1].decode()), found[2].decode(), int(found[3]), found.end(), int(found[4]))
+
+
+def frame_length(data: bytes) -> int | None:
+    """Bytes of the frame with one netstring, CHUNK or DELTA, of which ``data`` is the beginning; None for others."""
+    found = _ANY_HEAD.match(data)
+    return None if found is None else found.end() + int(found[1]) + 1
