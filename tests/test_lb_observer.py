@@ -56,7 +56,7 @@ class Scene:
         return link
 
     def answer(self, *nodes: dict[str, object], cycle: int = 1, ago_s: int = 100) -> None:
-        self.hear(Answer("STATUS", _status(*nodes, cycle=cycle, ago_s=ago_s)))
+        self.hear(Answer.of("STATUS", _status(*nodes, cycle=cycle, ago_s=ago_s)))
 
     def hear(self, message: Message) -> None:
         self.observer.received(cast("Link", None), message)

@@ -192,7 +192,7 @@ async def test_a_paused_peer_stops_a_pour_and_its_going_on_goes_on_with_it() -> 
     await eventually_async(lambda: client.peer is not None)
     client.pause()
     asked: list[int] = []
-    answer = encode(Answer("STATUS", b"x" * 100_000).frame())
+    answer = encode(Answer.of("STATUS", b"x" * 100_000).frame())
 
     def source() -> Iterator[bytes]:
         for number in range(400):

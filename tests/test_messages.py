@@ -11,6 +11,7 @@ from farmsyncd.core import ranges, words
 from farmsyncd.core.messages import VERBS, Message, MessageError, Side, read
 from farmsyncd.core.messages.content import GetChunks, Lack
 from farmsyncd.core.messages.greeting import Hello
+from farmsyncd.core.messages.operating import Answer
 from farmsyncd.core.messages.schedule import DatasetsAre, Pins
 from farmsyncd.core.wire import Frame, FrameParser, WireError, encode
 from tests.message_examples import any_message, messages_of
@@ -46,6 +47,14 @@ def test_the_numbers_of_chunks_travel_however_scattered_they_are(verb: type[GetC
 def test_as_many_names_as_there_may_be_fit_a_line(most: Message) -> None:
     (frame,) = FrameParser().feed(encode(most.frame()))
     assert type(most).from_frame(frame) == most
+
+
+def test_how_thousands_of_nodes_stand_is_more_than_a_netstring_and_still_one_answer() -> None:
+    answer = Answer.of("STATUS", b'{"nodes": 1}' * 2_000_000)
+    (frame,) = FrameParser().feed(encode(answer.frame()))
+    assert len(frame.payload) > 1
+    assert Answer.from_frame(frame).json == answer.json == b'{"nodes": 1}' * 2_000_000
+    assert Answer.of("STATUS", b"{}").pieces == (b"{}",)
 
 
 WORDS = st.sampled_from(

@@ -6,15 +6,16 @@ which the data server turns into farm time once.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final, Self
 
 import attrs
 
 from farmsyncd.core import words
-from farmsyncd.core.messages.base import CLIENT, SERVER, Message, Side, netstring, word
+from farmsyncd.core.messages.base import CLIENT, SERVER, Message, Side, netstrings, word
 
 _VERSION = words.optional(words.VERSION)
 _INTEGER = words.optional(words.INTEGER)
+_PIECE: Final = 4 * 1024 * 1024
 
 
 @attrs.frozen
@@ -158,13 +159,26 @@ class Report(Message):
 
 @attrs.frozen
 class Answer(Message):
-    """``ANSWER verb <json>`` - the answer to the request of that verb, in UTF-8 JSON."""
+    """``ANSWER verb <piece> ...`` - the answer to the request of that verb: UTF-8 JSON, in pieces.
+
+    How thousands of nodes stand with many datasets is more than one netstring may hold.
+    """
 
     VERB: ClassVar[str] = "ANSWER"
     SENT_BY: ClassVar[frozenset[Side]] = SERVER
 
     verb: str = word(words.TEXT)
-    json: bytes = netstring()
+    pieces: tuple[bytes, ...] = netstrings()
+
+    @classmethod
+    def of(cls, verb: str, json: bytes) -> Self:
+        """The answer ``json``, cut into pieces below the frame's limits."""
+        return cls(verb, tuple(json[at : at + _PIECE] for at in range(0, len(json), _PIECE)) or (b"",))
+
+    @property
+    def json(self) -> bytes:
+        """The whole answer."""
+        return b"".join(self.pieces)
 
 
 OPERATING: tuple[type[Message], ...] = (

@@ -198,4 +198,4 @@ class OperatorRole:
                 self._say(message, await self._desk.report(message.dataset, message.cycle))
 
     def _say(self, message: Message, answer: object) -> None:
-        self._link.send(Answer(message.VERB, json.dumps(answer, separators=(",", ":")).encode()))
+        self._link.send(Answer.of(message.VERB, json.dumps(answer, separators=(",", ":")).encode()))
