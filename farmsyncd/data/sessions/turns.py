@@ -12,6 +12,7 @@ from twisted.logger import Logger
 from farmsyncd.core.messages.base import Message
 from farmsyncd.core.messages.greeting import No
 from farmsyncd.core.refusal import Refused
+from farmsyncd.core.wire import Limits
 from farmsyncd.edges.link import Link
 from farmsyncd.edges.link.outbox import PourEnded
 from farmsyncd.errors import BadInput, LocalError, PeerError, Unavailable
@@ -19,6 +20,7 @@ from farmsyncd.errors import BadInput, LocalError, PeerError, Unavailable
 Work = Callable[[], Coroutine[Deferred[Any], Any, None]]
 
 MOST_WAITING = 10_000
+MOST_WAITING_BYTES = Limits().total
 
 
 class Turns:
@@ -32,7 +34,8 @@ class Turns:
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._waiting: deque[tuple[str, Work]] = deque()
+        self._waiting: deque[tuple[str, int, Work]] = deque()
+        self._waiting_bytes = 0  # of their netstrings
         self._running: Deferred[None] | None = None
         self._over = False
 
@@ -42,7 +45,13 @@ class Turns:
             return
         if len(self._waiting) >= MOST_WAITING:
             raise PeerError(f"expected a peer that waits for answers, and {MOST_WAITING} of its requests wait")
-        self._waiting.append((message.VERB, work))
+        size = sum(map(len, message.frame().payload))
+        if self._waiting and self._waiting_bytes + size > MOST_WAITING_BYTES:
+            raise PeerError(
+                f"expected a peer that waits for answers, and {self._waiting_bytes} bytes of its requests wait"
+            )
+        self._waiting.append((message.VERB, size, work))
+        self._waiting_bytes += size
         if self._running is None:
             self._next()
 
@@ -63,7 +72,8 @@ class Turns:
 
     def _next(self) -> None:
         while self._waiting and self._running is None:
-            verb, work = self._waiting.popleft()
+            verb, size, work = self._waiting.popleft()
+            self._waiting_bytes -= size
             running = Deferred.fromCoroutine(self._answer(verb, work))
             if not running.called:
                 self._running = running
