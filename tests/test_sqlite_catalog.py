@@ -98,8 +98,20 @@ def test_the_history_tells_how_each_cycle_ended(catalog: SqliteCatalog) -> None:
 
 
 def test_the_first_report_of_a_node_for_a_cycle_stands(catalog: SqliteCatalog) -> None:
+    publish(catalog, V1, 10)
     catalog.note_flips([FLIP, FlipRecord("shop", 1, "web-1", V1, 1, 1, "again")])
     catalog.note_flips([FlipRecord("shop", 1, "web-1", V1, 2, 2, "again")])
+    assert catalog.flips("shop", 1) == [FLIP]
+
+
+def test_a_report_of_what_was_never_planned_is_not_kept_for_whatever_has_that_number_later(
+    catalog: SqliteCatalog,
+) -> None:
+    publish(catalog, V1, 10)
+    catalog.note_flips([FlipRecord("shop", 2, "web-1", V1, 1, 1, ""), FlipRecord("shop", 1, "web-1", V2, 1, 1, "")])
+    publish(catalog, V2, 20)
+    assert catalog.flips("shop", 1) == catalog.flips("shop", 2) == []
+    catalog.note_flips([FLIP])
     assert catalog.flips("shop", 1) == [FLIP]
 
 

@@ -6,6 +6,7 @@ from twisted.internet.defer import Deferred
 
 from farmsyncd.core.messages.schedule import Flipped
 from farmsyncd.data.batch import Batch
+from farmsyncd.data.roster import detail_of
 from farmsyncd.edges.catalog import Catalog, CycleRecord, FlipRecord
 from farmsyncd.edges.workthread import WorkThread
 
@@ -22,10 +23,13 @@ class FlipBook:
         self.count = 0
 
     def note(self, node: str, flipped: Flipped) -> Deferred[None]:
-        """Keep a node's report; fires when it is durable. A second report of a node for one cycle changes nothing."""
+        """Keep a node's report; fires when it is durable. A second report of a node for one cycle changes nothing.
+
+        Nor does one of a cycle that there is not: of a catalog that was lost, or made up.
+        """
         record = FlipRecord(
             *(flipped.dataset, flipped.cycle, node, flipped.version),
-            *(flipped.activated_at, flipped.error_bound, flipped.detail.decode(errors="replace")),
+            *(flipped.activated_at, flipped.error_bound, detail_of(flipped)),
         )
         return self._batch.add(record)
 

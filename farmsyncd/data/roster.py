@@ -7,16 +7,22 @@ known roughly, and nodes that come back say the rest.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Final
 
 import attrs
 from twisted.logger import Logger
 
 from farmsyncd.core.messages.greeting import Hello
-from farmsyncd.core.messages.schedule import Standing
+from farmsyncd.core.messages.schedule import Flipped, Standing
+from farmsyncd.core.naming import MOST
+from farmsyncd.core.words import printable
 from farmsyncd.edges.catalog import Catalog, NodeRecord
 from farmsyncd.edges.link import Link
 from farmsyncd.edges.workthread import WorkThread
 from farmsyncd.errors import PeerError
+
+LONGEST_DETAIL: Final = 2000
+"""Characters of what a node says about itself that are kept: anybody may call himself a node."""
 
 
 @attrs.define(eq=False)
@@ -32,6 +38,17 @@ class Present:
     serve: str | None
     tell_pins: Callable[[str], None]
     datasets: set[str] = attrs.Factory(set)
+
+    def cares_for(self, dataset: str) -> None:
+        """The node follows a dataset, which need not be there yet. Raises PeerError when there can be no such farm."""
+        if dataset not in self.datasets and len(self.datasets) >= MOST:
+            raise PeerError(f"expected a node to follow at most {MOST} datasets, as many as there may be")
+        self.datasets.add(dataset)
+
+
+def detail_of(message: Standing | Flipped) -> str:
+    """What a node says about itself, as it may be kept and shown on any terminal."""
+    return printable(message.detail.decode(errors="replace"), LONGEST_DETAIL)
 
 
 class Roster:
@@ -90,12 +107,12 @@ class Roster:
 
     def stands(self, present: Present, standing: Standing) -> None:
         """A node has said how it stands."""
-        present.datasets.add(standing.dataset)
+        present.cares_for(standing.dataset)
         self._put(
             NodeRecord(
                 *(present.name, standing.dataset, standing.state, standing.cycle, standing.version),
                 *(standing.staged_cycle, standing.staged_version, standing.offset, standing.error_bound),
-                *(standing.detail.decode(errors="replace"), present.serve, self._now_ns()),
+                *(detail_of(standing), present.serve, self._now_ns()),
             )
         )
 

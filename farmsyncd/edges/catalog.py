@@ -140,7 +140,7 @@ class Catalog(Protocol):
         """Forget these nodes; their pins and flips stay."""
 
     def note_flips(self, records: Iterable[FlipRecord]) -> None:
-        """Add reports of flips; the first report of a node for a cycle stands."""
+        """Add reports of flips to a version in a cycle that there is; the first of a node for a cycle stands."""
 
     def flips(self, dataset: str, cycle: int) -> list[FlipRecord]:
         """The reports of one cycle, by time."""

@@ -219,8 +219,11 @@ class SqliteCatalog:
         self._write("DELETE FROM nodes WHERE name = ?", [(name,) for name in names])
 
     def note_flips(self, records: Iterable[FlipRecord]) -> None:
-        """Add reports of flips; the first report of a node for a cycle stands."""
-        self._write("INSERT OR IGNORE INTO flips VALUES (?, ?, ?, ?, ?, ?, ?)", [attrs.astuple(one) for one in records])
+        """Add reports of flips to a version in a cycle that there is; the first of a node for a cycle stands."""
+        statement = """INSERT OR IGNORE INTO flips SELECT new.* FROM
+            (SELECT ? AS dataset, ? AS cycle, ? AS node, ? AS version, ?, ?, ?) new
+            JOIN cycles c ON c.dataset = new.dataset AND c.number = new.cycle AND c.version = new.version"""
+        self._write(statement, [attrs.astuple(one) for one in records])
 
     def flips(self, dataset: str, cycle: int) -> list[FlipRecord]:
         """The reports of one cycle, by time."""

@@ -52,7 +52,7 @@ class NodeRole:
                 self._followers.follow_list(self._link)
                 self._turns.take(message, self._list)
             case Schedule():
-                self._present.datasets.add(message.dataset)
+                self._present.cares_for(message.dataset)
                 self._followers.follow(self._link, message.dataset)
                 self._turns.take(message, partial(self._schedule, message.dataset))
             case Standing():
