@@ -43,6 +43,7 @@ def test_the_application_has_sessions_that_the_node_counts(daemons: Daemons, tmp
     assert told["bytes"] > 0
     metrics = ask(web, "GET", "/metrics")[1].decode()
     assert "\nfarmsync_node_session_entries 1.0\n" in metrics
+    assert "\nfarmsync_node_session_database_available 1.0\n" in metrics
     assert f"\nfarmsync_node_session_revalidations_total {told['revalidations']}.0\n" in metrics
     assert (tmp_path / "sessions.db-wal").exists()
     assert web.stop()
@@ -63,6 +64,7 @@ def test_a_database_that_is_away_at_the_start_is_told_and_found_when_it_is_back(
     assert body.startswith(b"Sessions cannot be kept at this moment.")
     assert ask(web, "GET", "/free")[1] == b"free\n"
     assert str(tmp_path) in json.loads(ask(web, "GET", "/status")[1])["application"]["sessions"]["unavailable"]
+    assert b"\nfarmsync_node_session_database_available 0.0\n" in ask(web, "GET", "/metrics")[1]
     assert "sessions answer 503 until their database is there" in web.log
     other.execute("ROLLBACK")
     other.close()
