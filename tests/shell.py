@@ -24,16 +24,17 @@ class Shell:
     directory: Path
     data: str
 
+    def environment(self, **env: str) -> dict[str, str]:
+        """What commands find in their environment."""
+        kept = environment(XDG_CACHE_HOME=str(self.directory / "cache"), TZ="UTC")
+        return {**kept, "FARMSYNC_DATA": self.data, **env}
+
     def run(self, *arguments: str, meddling: str = "", **env: str) -> subprocess.CompletedProcess[str]:
         """Run ``farmsync ARGUMENTS``, after the Python statements ``meddling`` in the same process."""
         entry = ("-m", "farmsyncd.cli") if not meddling else ("-c", f"{meddling}\n{_ENTRY}")
         return subprocess.run(
             [sys.executable, *entry, *arguments],
-            env={
-                **environment(XDG_CACHE_HOME=str(self.directory / "cache"), TZ="UTC"),
-                "FARMSYNC_DATA": self.data,
-                **env,
-            },
+            env=self.environment(**env),
             cwd=self.directory,
             stdin=subprocess.DEVNULL,
             capture_output=True,

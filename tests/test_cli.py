@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pty
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from farmsyncd.cli.main import run
 from tests.daemons import Daemons, environment
 from tests.eventually import eventually
 from tests.shell import Shell
+from tests.terminal import HIDE_CURSOR, on_a_terminal
 
 LOCAL = "tcp:0:interface=127.0.0.1"
 
@@ -230,19 +230,29 @@ def test_a_reader_that_leaves_early_ends_the_output_quietly(shell: Shell) -> Non
 
 def test_on_a_terminal_there_is_colour(shell: Shell) -> None:
     shell.json("publish", "colour", shell.site("one", page="1"), "--in", "1h")
-    master, slave = pty.openpty()
-    with os.fdopen(master, "rb", buffering=0) as screen:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "farmsyncd.cli", "status"], stdin=subprocess.DEVNULL, stdout=slave, stderr=slave,
-            env={**environment(TERM="xterm-256color"), "FARMSYNC_DATA": shell.data},
-        )  # fmt: skip
-        os.close(slave)
-        seen = b""
-        try:
-            while piece := screen.read(4096):
-                seen += piece
-        except OSError:  # the other end is gone
-            pass
-        assert process.wait(60) == 0
-    assert b"\x1b[1m" in seen
-    assert b"colour" in seen
+    seen = on_a_terminal(shell, "status")
+    assert seen.status == 0
+    assert b"\x1b[1mcolour\x1b[0m" in seen.text
+
+
+def test_ctrl_c_leaves_the_terminal_as_it_was(shell: Shell) -> None:
+    version = shell.json("publish", "ctrl", shell.site("one", page="1"), "--in", "1h")["version"]
+    seen = on_a_terminal(shell, "wait", "ctrl", "--version", version, interrupt_at=b"nodes serve")
+    assert seen.status == 130
+    assert HIDE_CURSOR in seen.text, "a spinner was there"
+    assert seen.cursor()
+    assert b"Traceback" not in seen.text
+
+
+def test_ctrl_c_ends_the_reading_of_a_large_directory(shell: Shell) -> None:
+    endless = """
+import time, farmsyncd.cli.publish
+def scan(path, progress, cache):
+    while True:
+        progress(1, 1)
+        time.sleep(0.01)
+farmsyncd.cli.publish.scan = scan"""
+    seen = on_a_terminal(shell, "publish", "ctrl", ".", "--now", interrupt_at=b"reading", meddling=endless)
+    assert seen.status == 130
+    assert seen.cursor()
+    assert b"Traceback" not in seen.text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -45,8 +46,8 @@ _REFUSALS: dict[str, type[LocalError]] = {
 def converse(data: str, talk: Callable[[Operator], Awaitable[T]]) -> T:
     """Connect to the data server at endpoint ``data``, run ``talk``, and give back its result.
 
-    Owns the process's reactor, so it is called once. Raises Unavailable when there is no data server, and whatever
-    ``talk`` raises.
+    Owns the process's reactor, so it is called once. Raises Unavailable when there is no data server, KeyboardInterrupt
+    when a signal ends it, and whatever ``talk`` raises.
     """
     from twisted.internet import reactor  # noqa: PLC0415 - a program's edge: importing it installs it
 
@@ -61,14 +62,33 @@ def converse(data: str, talk: Callable[[Operator], Awaitable[T]]) -> T:
 
 
 def _run(reactor: IReactorCore, work: Callable[[], Awaitable[T]], done: Callable[[T | Failure], None]) -> None:
-    def finish(result: T | Failure) -> None:
-        done(result)
-        reactor.stop()
+    running: list[defer.Deferred[T]] = []
+    unwound: defer.Deferred[None] = defer.Deferred()
+    interrupted = False
 
     def begin() -> None:
-        defer.ensureDeferred(work()).addBoth(finish)  # type: ignore[arg-type]
+        running.append(defer.ensureDeferred(work()))  # type: ignore[arg-type]
+        running[0].addBoth(finish)
+
+    def finish(result: T | Failure) -> None:
+        unwound.callback(None)
+        if not interrupted:
+            done(result)
+            reactor.stop()
+
+    def stopping() -> defer.Deferred[None] | None:
+        nonlocal interrupted
+        if unwound.called or not running:
+            return None
+        # What is under way is left in good order: bars go, the cursor comes back, the connection is closed. Whoever
+        # does not want to wait for that, or for a thread that is reading a large file, says so again.
+        interrupted = True
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        running[0].cancel()
+        return unwound
 
     reactor.callWhenRunning(begin)
+    reactor.addSystemEventTrigger("before", "shutdown", stopping)
     reactor.run()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import attrs
@@ -33,6 +34,10 @@ class _Sent:
     total_bytes: int
     chunks: int
     sent_bytes: int
+
+
+class _GivenUpError(Exception):
+    """Raised in the thread that reads, since nobody waits for it any more."""
 
 
 @click.command("publish", short_help="Schedule a directory as a dataset's next version.")
@@ -77,9 +82,17 @@ def command(dataset: str, path: Path, when: When, dry_run: bool, data: str, as_j
 
 async def _read(path: Path, bars: Progress) -> Scanned:
     task = bars.add_task("reading", total=None)
-    scanned = await deferToThread(
-        scan, path, lambda _files, count: bars.update(task, completed=count), TreeCache.of(_cache_directory(), path)
-    )
+    given_up = Event()
+
+    def told(_files: int, count: int) -> None:
+        if given_up.is_set():
+            raise _GivenUpError
+        bars.update(task, completed=count)
+
+    try:
+        scanned = await deferToThread(scan, path, told, TreeCache.of(_cache_directory(), path))
+    finally:
+        given_up.set()
     total = scanned.manifest.total_bytes
     bars.update(task, total=total, completed=total)
     return scanned
