@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
+import attrs
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
@@ -26,7 +27,8 @@ from farmsyncd.data.content.fetching import Fetcher
 from farmsyncd.data.content.sources import source_of
 from farmsyncd.data.content.unpacking import is_tar, unpack
 from farmsyncd.edges.webclient import web_client
-from farmsyncd.errors import BadInput, Unavailable
+from farmsyncd.errors import BadInput, FarmsyncError, Unavailable
+from tests.daemons import Daemons
 from tests.dataserver import SECOND, NoThread, Room, tree
 from tests.eventually import eventually
 from tests.leaks import LoggedErrors
@@ -142,25 +144,63 @@ def test_a_command_that_takes_too_long_is_ended(tmp_path: Path) -> None:
         command("sleep", "1000", timeout=0.1).run(tmp_path, tmp_path / "printed")
 
 
-def test_a_command_is_ended_when_the_server_stops_with_all_that_it_started(tmp_path: Path) -> None:
-    pid_file = tmp_path / "pid"
-    running = command("sh", "-c", f"sleep 1000 & echo $! > {pid_file}; wait")
+def in_a_thread(running: Command, directory: Path) -> tuple[threading.Thread, list[Exception]]:
+    """Run a command in a thread, which is given back with how it failed."""
     ended: list[Exception] = []
 
     def run() -> None:
         try:
-            running.run(tmp_path, tmp_path / "printed")
-        except Unavailable as error:
+            running.run(directory, directory / "printed")
+        except FarmsyncError as error:
             ended.append(error)
 
     thread = threading.Thread(target=run)
     thread.start()
+    return thread, ended
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "sleep 1000 & echo $! > {pid}; wait",
+        "trap '' TERM; sleep 1000 & echo $! > {pid}; wait",  # heeds no SIGTERM: is killed a moment later
+        "sleep 1000 & echo $! > {pid}; while :; do echo xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx; done",
+    ],
+)
+def test_a_command_is_ended_with_all_that_it_started(tmp_path: Path, script: str) -> None:
+    pid_file = tmp_path / "pid"
+    running = attrs.evolve(command("sh", "-c", script.format(pid=pid_file)), grace_s=0.2)
+    thread, ended = in_a_thread(running, tmp_path)
     pid = eventually(lambda: pid_file.exists() and pid_file.read_text().endswith("\n") and int(pid_file.read_text()))
     running.stopping.set()
     thread.join()
-    assert "being stopped" in str(ended[0])
+    assert "being stopped" in str(ended[0]) or "printed more" in str(ended[0])
     state = Path(f"/proc/{pid}/stat")
     eventually(lambda: not state.exists() or _is_dead(state))
+
+
+def test_a_command_may_clean_up_when_it_is_told_to_end(tmp_path: Path) -> None:
+    cleaned = tmp_path / "cleaned"
+    script = f"trap 'echo yes > {cleaned}; exit 1' TERM; while :; do echo begun > {tmp_path}/begun; sleep 0.1; done"
+    running = command("sh", "-c", script)
+    thread, ended = in_a_thread(running, tmp_path)
+    eventually((tmp_path / "begun").exists)
+    running.stopping.set()
+    thread.join()
+    assert "being stopped" in str(ended[0])
+    assert cleaned.read_text() == "yes\n"
+
+
+def test_no_source_waits_for_another_ones_command(daemons: Daemons, tmp_path: Path) -> None:
+    tree(tmp_path / "site", a="1")
+    config = tmp_path / "data.toml"
+    config.write_text(
+        "[data.dataset.a-slow-one]\nperiod = '1h'\ntimeout = '1h'\ncommand = ['sleep', '3600']\n"
+        f"[data.dataset.shop]\nperiod = '1h'\ndirectory = '{tmp_path}/site'\n"
+    )
+    data = daemons.start("farmsync-data", "--listen", "tcp:0:interface=127.0.0.1", "--config", str(config))
+    eventually(lambda: "shop: cycle 1" in data.ready().log)
+    data.stop()
 
 
 def _is_dead(state: Path) -> bool:

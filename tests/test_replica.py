@@ -344,6 +344,20 @@ def test_a_failing_hook_is_reported_and_changes_nothing(bench: Bench) -> None:
     assert flip.activated_at - turn.at_ns < 10_000_000
 
 
+def test_a_flip_whose_hooks_ran_when_the_node_was_killed_is_reported_after_its_restart(bench: Bench) -> None:
+    first = serving(bench, "one")
+    bench.hooks.configured = True
+    turn = staged(bench, first, "two", 2, in_s=1)
+    bench.time.advance(1)
+    assert (len(bench.hooks.told), bench.replica.flips()) == (1, [])
+    bench.restart()
+    [flip] = bench.replica.flips()
+    assert (flip.cycle, flip.version, flip.detail) == (2, turn.version, b"the node ended before its hooks had")
+    assert 0 <= flip.activated_at - turn.at_ns < 10_000_000
+    bench.replica.noted(2)
+    assert bench.restart().flips() == []
+
+
 def test_whatever_else_is_due_at_the_instant_of_a_flip_comes_before_what_is_told_of_it(bench: Bench) -> None:
     first = serving(bench, "one")
     bench.hooks.configured = True

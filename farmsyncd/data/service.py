@@ -64,7 +64,7 @@ class DataServer(Service):
     async def _stop(self) -> None:
         parts = self._parts
         assert parts is not None
-        parts.sources.stop()
+        reading = parts.sources.stop()
         await self._running.stopService()
         links = parts.links.links
         for link in links:
@@ -75,6 +75,7 @@ class DataServer(Service):
             await parts.roster.write()
         except Exception:
             self._log.failure("What is known of the nodes could not be written")
+        await reading
         for thread in (parts.reading_thread, parts.delta_thread, parts.content_thread, parts.catalog_thread):
             await thread.stop()
         parts.catalog.close()

@@ -134,7 +134,7 @@ def assemble(
     )
     me = Hello(PROTOCOL, "data", "data", (f"software=farmsync-{RELEASE}", f"epoch={clock.epoch}"))
     links = LinkFactory(me, reactor, LinkSettings(read_size=256 * 1024), door.gate)
-    sources = Sources(config, publications, keeper, clock, reading_thread, reactor, steady)
+    sources = Sources(config, publications, keeper, clock, reading_thread, reactor, steady, make_thread)
     changes.listen(sources.changed)
     return Parts(
         config=config,

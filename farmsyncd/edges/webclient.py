@@ -74,3 +74,9 @@ class _Taker(Protocol):
         self._over = True
         if self.transport is not None:
             self.transport.loseConnection()
+
+
+def explained(failure: Failure) -> str:
+    """Why there is no answer, in words: what went wrong below is hidden in Twisted's errors."""
+    reasons = getattr(failure.value, "reasons", None) or [failure]
+    return "; ".join(reason.getErrorMessage().rstrip(".") or reason.type.__name__ for reason in reasons)

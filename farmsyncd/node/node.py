@@ -153,6 +153,7 @@ class Node(Service):
 
     async def _end(self) -> None:
         await DeferredList([replica.stop() for replica in self.replicas.values()])
+        await self._around.hooks.stop()
         await self.timekeeper.stopService()
         if self.follower.running:
             await self.follower.stopService()

@@ -19,15 +19,20 @@ from farmsyncd.node.record import FlipNote
 from farmsyncd.node.surroundings import Surroundings
 
 LONGEST_DETAIL = 2000
+_CUT_SHORT = "the node ended before its hooks had"
 
 
 @attrs.define(eq=False)
 class _Swap:
-    """A swap that is to be reported: when it was done by the node's clock; ``detail`` is None while its hooks run."""
+    """A swap that is to be reported: when it was done by the node's clock; ``detail`` is None while its hooks run.
+
+    ``noted`` once it is in the record, where a node that ends before the hooks have finds it at its next start.
+    """
 
     turn: Turn
     local_ns: int
     detail: str | None = None
+    noted: bool = False
 
 
 class Swaps:
@@ -81,26 +86,30 @@ class Swaps:
         self._ended()
 
     def reckon(self) -> None:
-        """Write notes for the data server of all swaps of which farm time and the hooks' outcome are known."""
+        """Write notes for the data server of all swaps of which farm time is known, and what is news of their hooks."""
         estimate = self._around.estimate()
-        ready = [swap for swap in self._open if swap.detail is not None]
-        if estimate is None or not ready:
+        if estimate is None:
             return
-        self._open = [swap for swap in self._open if swap not in ready]
-        notes = [
-            FlipNote(
+        news = [swap for swap in self._open if swap.detail is not None or not swap.noted]
+        self._open = [swap for swap in self._open if swap.detail is None]
+        if not news:
+            return
+        record = self._diary.record
+        for swap in news:
+            swap.noted = True
+            note = FlipNote(
                 cycle=swap.turn.cycle,
                 version=swap.turn.version,
                 activated_at_ns=estimate.farm_ns(swap.local_ns),
                 error_bound_ns=estimate.bound_at(swap.local_ns),
-                detail=swap.detail or "",
+                detail=_CUT_SHORT if swap.detail is None else swap.detail,
             )
-            for swap in ready
-        ]
-        self._diary.change(self._diary.record.with_flips(notes))
+            record = record.noted(swap.turn.cycle).with_flips([note])
+        self._diary.change(record)
 
     def flips(self) -> list[Flipped]:
-        """The reports that the data server has not noted yet."""
+        """The reports that the data server has not noted yet; a swap whose hooks run is told when they have ended."""
+        running = {swap.turn.cycle for swap in self._open}
         return [
             Flipped(
                 dataset=self._dataset,
@@ -111,4 +120,5 @@ class Swaps:
                 detail=note.detail.encode("utf-8", "replace")[:LONGEST_DETAIL],
             )
             for note in self._diary.record.flips
+            if note.cycle not in running
         ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import tempfile
 import threading
@@ -13,9 +12,9 @@ from pathlib import Path
 
 import attrs
 
+from farmsyncd.edges import program
 from farmsyncd.errors import BadInput, Unavailable
 
-_GLANCE = 0.05
 _TOLD = 500
 
 
@@ -24,7 +23,7 @@ class Command:
     """Runs ``words`` (a program and its arguments, no shell) for at most ``timeout`` seconds.
 
     What it prints may have ``limit_bytes``. ``stopping`` ends it early. It runs in a session of its own, and when it
-    must be ended, all that it started is ended with it.
+    must be ended, all that it started is ended with it, the hard way after ``grace_s`` seconds.
     """
 
     words: tuple[str, ...]
@@ -32,6 +31,7 @@ class Command:
     limit_bytes: int
     stopping: threading.Event
     environment: Mapping[str, str] = attrs.field(factory=lambda: dict(os.environ))
+    grace_s: float = program.GRACE_S
 
     def run(self, out: Path, printed: Path) -> None:
         """Run it with ``$FARMSYNC_OUT`` naming the directory ``out``; what it prints goes to the file ``printed``.
@@ -40,21 +40,18 @@ class Command:
         """
         with printed.open("wb") as stdout, tempfile.TemporaryFile() as stderr:
             try:
-                process = subprocess.Popen(
-                    self.words,
-                    stdin=subprocess.DEVNULL,
-                    stdout=stdout,
-                    stderr=stderr,
-                    env={**self.environment, "FARMSYNC_OUT": str(out)},
-                    cwd=out,
-                    start_new_session=True,
-                )
+                environment = {**self.environment, "FARMSYNC_OUT": str(out)}
+                process = program.start(self.words, environment, out, stdout, stderr)
             except OSError as error:
                 raise BadInput(f"expected to run {self.words[0]}: {error.strerror}") from error
+            grace_s = self.grace_s
             try:
                 status = self._wait(process, printed)
+            except BadInput:
+                grace_s = 0  # it prints on, and the disk is not endless
+                raise
             finally:
-                _end(process)
+                program.end(process, grace_s)
             if status != 0:
                 stderr.seek(max(0, stderr.seek(0, os.SEEK_END) - _TOLD))
                 said = stderr.read().decode("utf-8", "replace").strip().replace("\n", " / ")
@@ -64,7 +61,7 @@ class Command:
         deadline = time.monotonic() + self.timeout
         while True:
             try:
-                return process.wait(_GLANCE)
+                return process.wait(program.GLANCE_S)
             except subprocess.TimeoutExpired:
                 pass
             if self.stopping.is_set():
@@ -73,10 +70,3 @@ class Command:
                 raise Unavailable(f"expected {self.words[0]} to end within {self.timeout:g} s; it has been ended")
             if printed.stat().st_size > self.limit_bytes:
                 raise BadInput(f"expected at most {self.limit_bytes} bytes from {self.words[0]}, and it printed more")
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the command if it still runs, with all that it started in its session."""
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()

@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 
-from farmsyncd.edges.webclient import dismiss, take
+from farmsyncd.edges.webclient import dismiss, explained, take
 from farmsyncd.errors import BadInput, FarmsyncError, Unavailable
 
 _OK = 200
@@ -61,9 +61,7 @@ class Fetcher:
     def _explain(self, failure: Failure) -> bool:
         failure.trap(Exception)
         if not failure.check(FarmsyncError):
-            reasons = getattr(failure.value, "reasons", None) or [failure]
-            why = "; ".join(reason.getErrorMessage() or reason.type.__name__ for reason in reasons)
-            raise Unavailable(f"expected to fetch {self.url}: {why}") from failure.value
+            raise Unavailable(f"expected to fetch {self.url}: {explained(failure)}") from failure.value
         failure.raiseException()
         raise AssertionError
 

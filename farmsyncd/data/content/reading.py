@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 
 from farmsyncd.data.changes import Change
@@ -18,7 +20,10 @@ from farmsyncd.edges.workthread import WorkThread
 
 
 class Sources:
-    """Reads what ``config`` says in ``thread``; ``clock`` is for timeouts and retries."""
+    """Reads what ``config`` says in ``thread``; ``clock`` is for timeouts and retries.
+
+    Each command is waited for in a thread of its own, of ``make_thread``: others' sources do not wait for it.
+    """
 
     def __init__(
         self,
@@ -29,12 +34,18 @@ class Sources:
         thread: WorkThread,
         reactor: Any,
         clock: IReactorTime,
+        make_thread: Callable[[str, Any], WorkThread],
     ) -> None:
         self._stopping = threading.Event()
         work = config.state / "sources"
         self._all: list[Periodic] = []
+        self._threads: list[WorkThread] = []
         for name, one in sorted(config.dataset.items()):
-            source = source_of(one, work / name, thread, web_client(reactor), clock, self._stopping)
+            own = thread
+            if one.command:
+                own = make_thread(f"command-{name}", reactor)
+                self._threads.append(own)
+            source = source_of(one, work / name, own, web_client(reactor), clock, self._stopping)
             lead_ns, cache = config.now_lead_ns, work / f"{name}.cache"
             self._all.append(Periodic(name, one, source, keeper, publications, time, lead_ns, clock, cache))
 
@@ -43,11 +54,12 @@ class Sources:
         for one in self._all:
             one.start()
 
-    def stop(self) -> None:
-        """End; what is being read is given up."""
+    def stop(self) -> Deferred[list[tuple[bool, None]]]:
+        """End; what is being read is given up. Fires when no command runs any more."""
         self._stopping.set()
         for one in self._all:
             one.stop()
+        return DeferredList([thread.stop() for thread in self._threads])
 
     def changed(self, change: Change) -> None:
         """A course has changed."""
