@@ -238,3 +238,22 @@ def test_nodes_not_seen_for_long_are_forgotten_but_not_those_that_are_here(room:
     Deferred.fromCoroutine(room.parts.roster.forget_strangers()).addCallback(gone.append)
     assert gone == [["web-1"]]
     assert [record.name for record, _connected in room.parts.roster.records()] == ["web-2"]
+
+
+def test_what_a_node_that_is_here_follows_no_more_is_forgotten(room: Room) -> None:
+    def stands(dataset: str) -> Standing:
+        return Standing(dataset, "empty", None, None, None, None, None, None, b"")
+
+    before = room.peer("node", "web-1", instance="before")
+    before.say(stands("shpo"))
+    before.say(stands("shop"))
+    before.leave()
+    room.peer("node", "web-1", instance="after").say(stands("shop"))
+    forget = room.parts.roster.forget_strangers
+    Deferred.fromCoroutine(forget())
+    assert [record.dataset for record, _connected in room.parts.roster.records()] == ["shop", "shpo"]
+    Deferred.fromCoroutine(room.parts.roster.write())
+    room.pass_(room.config.expect_within_ns / SECOND + 1)
+    Deferred.fromCoroutine(forget())
+    assert [record.dataset for record, _connected in room.parts.roster.records()] == ["shop"]
+    assert [record.dataset for record in room.parts.catalog.nodes()] == ["shop"]

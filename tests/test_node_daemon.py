@@ -85,6 +85,45 @@ def test_hooks_are_told_of_a_flip_and_one_that_fails_is_reported_and_changes_not
     assert node.serves(two)
 
 
+def test_a_dataset_that_cannot_be_followed_is_told_and_is_followed_once_that_is_put_right(
+    farm: Farm, tmp_path: Path
+) -> None:
+    in_the_way = tmp_path / "web-1" / "state" / "shop"
+    in_the_way.parent.mkdir(parents=True)
+    in_the_way.write_text("a file where a directory belongs")
+    node = farm.node("web-1")
+    one = farm.publish(ONE)
+
+    def told() -> bool:
+        rows = json.loads(farm.run("status", "--json"))["nodes"]
+        return [(row["dataset"], row["state"], str(in_the_way) in row["detail"]) for row in rows] == [
+            ("shop", "failed", True)
+        ]
+
+    eventually(told, what="the data server knows why")
+    assert (node.shop()["state"], node.get("/ready").code) == ("failed", 503)
+    assert str(in_the_way) in node.shop()["detail"]
+    assert 'farmsync_node_state{dataset="shop",state="failed"} 1.0' in node.get("/metrics").body.decode()
+    assert node.daemon.log.count("shop cannot be followed") == 1
+    in_the_way.unlink()
+    eventually(lambda: node.serves(one, state="ready"), what="the node follows it after all")
+    assert node.get("/ready").code == 200
+
+
+def test_a_dataset_that_the_data_server_does_not_have_is_told(farm: Farm) -> None:
+    node = farm.node("web-1", "--dataset", "shop", "--dataset", "shpo")
+    one = farm.publish(ONE)
+    farm.settled(one)
+
+    def rows() -> dict[str, str]:
+        return {row["dataset"]: row["detail"] for row in json.loads(farm.run("status", "--json"))["nodes"]}
+
+    doubt = "the data server has no such dataset: is it misspelt, or not published yet?"
+    eventually(lambda: rows() == {"shop": "", "shpo": doubt})
+    assert node.status()["datasets"]["shpo"]["detail"] == doubt
+    assert doubt in farm.run("status")
+
+
 def test_a_node_name_that_is_used_twice_is_told_to_the_second_and_does_not_disturb_the_first(farm: Farm) -> None:
     first = farm.node("web-1")
     farm.settled(farm.publish(ONE))

@@ -130,7 +130,7 @@ def test_nodes_are_replaced_and_forgotten(catalog: SqliteCatalog) -> None:
     later = NodeRecord("web-1", "shop", "late", 1, V1, None, None, None, None, "slow", "h:1", 200)
     catalog.note_nodes([later])
     assert catalog.nodes() == [later]
-    catalog.forget_nodes(["web-1", "nobody"])
+    catalog.forget_nodes([("web-1", "shop"), ("nobody", "shop")])
     assert catalog.nodes() == []
 
 

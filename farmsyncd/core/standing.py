@@ -137,6 +137,11 @@ def _is_near(known: Known, now_ns: int | None) -> bool:
     return known.freezes_at_ns <= now_ns and known.next.at_ns - now_ns <= NEAR_NS
 
 
+def doubt(known: Known) -> str:
+    """What may be wrong with a dataset of which the data server has never heard; the empty text when it has."""
+    return "" if known.revision else "the data server has no such dataset: is it misspelt, or not published yet?"
+
+
 def state(known: Known, holding: Holding, now_ns: int | None, *, staging: bool, failed: bool) -> str:
     """One word for how the node stands, of those that STANDING may say.
 

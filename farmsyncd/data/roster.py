@@ -177,12 +177,23 @@ class Roster:
             raise
 
     async def forget_strangers(self) -> list[str]:
-        """Forget the nodes that were not seen for long; their names."""
-        oldest_ns = self._now_ns() - self._forget_after_ns
+        """Forget the nodes that were not seen for long, and what those that are here follow no more; their names."""
+        now_ns = self._now_ns()
+        oldest_ns = now_ns - self._forget_after_ns
         fresh = {one.name for one in self._records.values() if one.last_seen_ns >= oldest_ns} | self._present.keys()
         gone = sorted({name for name, _dataset in self._records} - fresh)
-        self._records = {key: one for key, one in self._records.items() if key[0] in fresh}
+        forgotten = [key for key, one in self._records.items() if key[0] not in fresh or self._dropped(one, now_ns)]
+        for key in forgotten:
+            del self._records[key]
+        if forgotten:
+            await self._thread.run(self._catalog.forget_nodes, forgotten)
         if gone:
-            await self._thread.run(self._catalog.forget_nodes, gone)
             self._log.info("Forgot the nodes {names}, not seen for long", names=", ".join(gone))
         return gone
+
+    def _dropped(self, record: NodeRecord, now_ns: int) -> bool:
+        """Whether a node that is here followed a dataset once, and does not any more."""
+        present = self._present.get(record.name)
+        if present is None or record.dataset in present.datasets:
+            return False
+        return record.last_seen_ns < now_ns - self._expect_within_ns

@@ -136,8 +136,8 @@ class Catalog(Protocol):
     def note_nodes(self, records: Iterable[NodeRecord]) -> None:
         """Replace what is known of these nodes and datasets."""
 
-    def forget_nodes(self, names: Iterable[str]) -> None:
-        """Forget these nodes; their pins and flips stay."""
+    def forget_nodes(self, keys: Iterable[tuple[str, str]]) -> None:
+        """Forget how these nodes, each (name, dataset), stood; their pins and flips stay."""
 
     def note_flips(self, records: Iterable[FlipRecord]) -> None:
         """Add reports of flips to a version in a cycle that there is; the first of a node for a cycle stands."""

@@ -214,9 +214,9 @@ class SqliteCatalog:
             [attrs.astuple(one) for one in records],
         )
 
-    def forget_nodes(self, names: Iterable[str]) -> None:
-        """Forget these nodes."""
-        self._write("DELETE FROM nodes WHERE name = ?", [(name,) for name in names])
+    def forget_nodes(self, keys: Iterable[tuple[str, str]]) -> None:
+        """Forget how these nodes, each (name, dataset), stood."""
+        self._write("DELETE FROM nodes WHERE name = ? AND dataset = ?", list(keys))
 
     def note_flips(self, records: Iterable[FlipRecord]) -> None:
         """Add reports of flips to a version in a cycle that there is; the first of a node for a cycle stands."""

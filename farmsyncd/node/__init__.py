@@ -6,6 +6,7 @@
 ``node``          wires everything below together
 ``follower``      the connection that follows the schedule: asks, hears, tells
 ``replica``       one dataset on this node: carries out what :mod:`farmsyncd.core.standing` decides
+``unopened``      a dataset that cannot be followed, because of its directory
 ``surroundings``  what all replicas share
 ``pointing``      which version is the active one at this nanosecond; the appointment with the next
 ``record``        what must not be forgotten over a restart; ``diary`` writes it

@@ -36,6 +36,7 @@ from farmsyncd.node.replica import Replica
 from farmsyncd.node.shelf import Shelf
 from farmsyncd.node.staging.stager import Stager
 from farmsyncd.node.surroundings import Surroundings
+from farmsyncd.node.unopened import Unopened
 
 _RECORD = "record"
 
@@ -75,7 +76,7 @@ class Node(Service):
         self._cleaner = WorkThread("clean", reactor)
         self._checker = WorkThread("check", reactor)
         self._opening: set[str] = set()
-        self._refused: dict[str, str] = {}  # why a dataset cannot be followed, as it was last told
+        self.unopened: dict[str, Unopened] = {}  # those that cannot be followed
         self._pages: list[PointerFile] = []
         self._boot_id = boot_id()
         self._expected: tuple[int, ...] = ()
@@ -93,7 +94,7 @@ class Node(Service):
         self.follower = Follower(
             endpoint,
             self._hello(),
-            self.followed,
+            lambda: [*self.replicas.items(), *self.unopened.items()],
             self._follow,
             self._wakes,
             random,
@@ -165,7 +166,7 @@ class Node(Service):
     # Datasets
 
     def followed(self) -> list[tuple[str, Replica]]:
-        """All replicas, by name."""
+        """All replicas, by name; what cannot be followed is in :attr:`unopened`."""
         return list(self.replicas.items())
 
     def datasets(self) -> tuple[str, ...]:
@@ -191,19 +192,19 @@ class Node(Service):
 
     async def _join(self, name: str) -> None:
         await self._open(name)
-        self.follower.ask(name)
+        if name in self.replicas:
+            self.follower.ask(name)
 
     async def _open(self, name: str) -> None:
         self._opening.add(name)
         try:
             opened = await self._disk.run(self._read, self.config.state / name)
         except (FarmsyncError, OSError) as error:
-            if self._refused.get(name) != str(error):
-                self.log.error("{dataset} cannot be followed: {error}", dataset=name, error=str(error))
-            self._refused[name] = str(error)
+            self._cannot_follow(name, str(error))
             return
         finally:
             self._opening.discard(name)
+        self.unopened.pop(name, None)
         self._pages.append(opened.page)
         if not self.running:
             return
@@ -223,18 +224,30 @@ class Node(Service):
                 lambda failure: self.log.failure("checking {dataset} failed", failure, dataset=name)
             )
 
+    def _cannot_follow(self, name: str, fault: str) -> None:
+        before = self.unopened.get(name)
+        if before is not None and before.fault == fault:
+            return
+        self.log.error("{dataset} cannot be followed: {error}", dataset=name, error=fault)
+        self.unopened[name] = Unopened(name, fault, lambda again: self._follow((again,)))
+        self.follower.tell(name)
+
     def _read(self, path: Path) -> _Opened:
         """In the disk's thread: see what a dataset's directory holds."""
         cache = CacheDir(path)
         cache.recover()
         records = RecordFile(path / _RECORD)
         page = PointerFile(cache.pointer_path)
-        announced = page.read()
-        if announced is not None and announced.boot_id != self._boot_id:
-            announced = None
-        check = checking.by_hash if self.config.check == "hash" else checking.by_stat
-        machine_ns = self.clock.machine_ns(self.clock.now_ns())
-        return _Opened(cache, records, page, look(cache, records.load(), announced, machine_ns, check))
+        try:
+            announced = page.read()
+            if announced is not None and announced.boot_id != self._boot_id:
+                announced = None
+            check = checking.by_hash if self.config.check == "hash" else checking.by_stat
+            machine_ns = self.clock.machine_ns(self.clock.now_ns())
+            return _Opened(cache, records, page, look(cache, records.load(), announced, machine_ns, check))
+        except BaseException:
+            page.close()
+            raise
 
     async def _check_later(self, replica: Replica, opened: _Opened) -> None:
         for version, manifest in opened.found.complete.items():

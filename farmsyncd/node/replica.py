@@ -211,7 +211,7 @@ class Replica:
 
     def detail(self) -> str:
         """What is wrong, if anything."""
-        return self.known.objection or self.errand.fault
+        return self.known.objection or self.errand.fault or standing.doubt(self.known)
 
     def flips(self) -> list[Flipped]:
         """The reports that the data server has not noted yet."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from farmsyncd.node.node import Node
     from farmsyncd.node.replica import Replica
     from farmsyncd.node.staging.stager import Brought
+    from farmsyncd.node.unopened import Unopened
 
 
 def status(node: Node, application: ApplicationService | None = None) -> dict[str, object]:
@@ -34,7 +35,10 @@ def status(node: Node, application: ApplicationService | None = None) -> dict[st
         "offset_ns": None if estimate is None else estimate.offset_at(now_ns),
         "error_bound_ns": None if estimate is None else estimate.bound_at(now_ns),
         "rate_ppb": None if estimate is None else estimate.rate_ppb,
-        "datasets": {name: _dataset(replica) for name, replica in node.followed()},
+        "datasets": {
+            **{name: _dataset(replica) for name, replica in node.followed()},
+            **{name: _unopened(one) for name, one in node.unopened.items()},
+        },
         "staged_versions": node.stager.totals.versions,
         "staged_bytes": node.stager.totals.bytes_received,
         "last_staging": _last_staging(node.stager.totals.last, estimate),
@@ -69,6 +73,20 @@ def _dataset(replica: Replica) -> dict[str, object]:
     }
 
 
+def _unopened(one: Unopened) -> dict[str, object]:
+    """The same of a dataset that cannot be followed."""
+    return {
+        "state": one.state,
+        "detail": one.fault,
+        "active": None,
+        "next": None,
+        "staged": [],
+        "versions": [],
+        "pinned": [],
+        "flips_to_report": 0,
+    }
+
+
 def _turn(turn: Turn | None) -> dict[str, object] | None:
     return None if turn is None else {"cycle": turn.cycle, "version": turn.version}
 
@@ -81,7 +99,7 @@ def ready(node: Node) -> tuple[bool, str]:
     future = {
         name for name, replica in replicas.items() if replica.known.revision >= 0 and replica.known.active is None
     }
-    missing = sorted({*node.config.dataset, *replicas} - served - (future if served else set()))
+    missing = sorted({*node.config.dataset, *replicas, *node.unopened} - served - (future if served else set()))
     if missing:
         return False, f"no active version of {', '.join(missing)}"
     if not replicas:
@@ -129,9 +147,13 @@ class _Metrics(Collector):
         lateness = GaugeMetricFamily(
             "farmsync_node_last_flip_lateness_seconds", "From a flip's time until it was done", labels=["dataset"]
         )
-        for name, replica in self._node.followed():
+        replicas = self._node.followed()
+        states = {**{name: replica.state() for name, replica in replicas},
+                  **{name: one.state for name, one in self._node.unopened.items()}}  # fmt: skip
+        for name, word in states.items():
             for one in NODE_STATES:
-                state.add_metric([name, one], float(replica.state() == one))
+                state.add_metric([name, one], float(word == one))
+        for name, replica in replicas:
             turn = replica.pointing.current()
             if turn is not None:
                 cycle.add_metric([name], turn.cycle)

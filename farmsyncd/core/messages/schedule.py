@@ -85,7 +85,7 @@ class Standing(Message):
 
     How the node stands with one dataset. States: ``empty`` (serves nothing yet), ``staging`` (brings a version in),
     ``ready`` (serves the plan's active version; nothing comes next), ``staged`` (has the next one complete), ``late``
-    (should serve a newer version than it does), ``failed`` (cannot stage; ``detail`` says why). ``offset`` and
+    (should serve a newer version than it does), ``failed`` (cannot stage or follow; ``detail`` says). ``offset`` and
     ``error_bound`` are those of its clock comparison, ``-`` before the first.
     """
 
