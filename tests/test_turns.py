@@ -6,12 +6,16 @@ from typing import Any, cast
 
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
 
 from farmsyncd.core.cycle import Course
-from farmsyncd.core.messages import Message
+from farmsyncd.core.messages import Message, Side
 from farmsyncd.core.messages.content import GetChunks
-from farmsyncd.core.messages.greeting import No
-from farmsyncd.core.messages.operating import Cancel
+from farmsyncd.core.messages.greeting import Hello, No
+from farmsyncd.core.messages.operating import Answer, Cancel
 from farmsyncd.core.messages.schedule import Datasets, DatasetsAre, Schedule
 from farmsyncd.data.followers import Followers
 from farmsyncd.data.keeper import Keeper, plan_message
@@ -19,6 +23,7 @@ from farmsyncd.data.sessions.people import Person
 from farmsyncd.data.sessions.turns import MOST_WAITING, Turns
 from farmsyncd.edges.link import Link
 from farmsyncd.errors import PeerError
+from tests.wire_pair import DATA
 
 
 class Paper:
@@ -31,6 +36,9 @@ class Paper:
 
     def send(self, *messages: Message) -> None:
         self.sent.extend(messages)
+
+    def when_taken(self) -> Deferred[None] | None:
+        return None
 
 
 class Busy:
@@ -97,3 +105,46 @@ def test_what_waits_to_be_answered_has_few_bytes_however_few_requests_it_is() ->
     for _ in range(20):
         held.take(request)  # none of them waits
     assert len(held.done) == 29
+
+
+def test_who_asks_faster_than_it_takes_the_answers_is_answered_as_it_takes_them() -> None:
+    asked: list[Message] = []
+
+    class Eager:
+        """Serves a link by answering at great length, in turn."""
+
+        turns: Turns
+
+        def greeted(self, link: Link, _hello: Hello) -> None:
+            self.turns = Turns(link)
+
+        def received(self, link: Link, message: Message) -> None:
+            async def answer() -> None:
+                asked.append(message)
+                link.send(Answer.of("STATUS", b"x" * 100_000))
+
+            self.turns.take(message, answer)
+
+        def lost(self, _link: Link, _reason: str) -> None:
+            self.turns.end()
+
+    transport, clock = StringTransport(), Clock()
+    link = Link(Eager(), DATA, Side.SERVER, clock)
+    link.makeConnection(transport)
+    link.dataReceived(b"HELLO 1 operator anna\n" + b"STATUS\n" * 200)
+    heard, before = 0, 0
+    while heard < 200:
+        assert link.unsent < link.settings.unsent_reading + 200_000
+        assert len(asked) > before or transport.producerState == "paused"
+        before = len(asked)
+        while link.unsent:
+            transport.producer.resumeProducing()  # type: ignore[union-attr]
+        heard += transport.value().count(b"ANSWER STATUS")
+        transport.clear()
+        clock.advance(0)
+    assert len(asked) == 200
+    assert transport.producerState == "producing"
+    link.dataReceived(b"STATUS\n" * 200)
+    link.connectionLost(Failure(ConnectionDone()))
+    assert len(asked) < 250
+    assert not clock.getDelayedCalls()

@@ -26,6 +26,7 @@ MOST_WAITING_BYTES = Limits().total
 class Turns:
     """Runs a link's requests in turn.
 
+    What a peer asks for faster than it takes the answers waits, too: few answers are ever kept for it.
     A request that is refused is answered by NO, one that the peer spoiled (PeerError) ends the link, and any other
     failure is logged and answered by NO ``internal``.
     """
@@ -72,6 +73,10 @@ class Turns:
 
     def _next(self) -> None:
         while self._waiting and self._running is None:
+            if (taken := self._link.when_taken()) is not None:
+                self._running = taken
+                taken.addBoth(self._done)
+                return
             verb, size, work = self._waiting.popleft()
             self._waiting_bytes -= size
             running = Deferred.fromCoroutine(self._answer(verb, work))

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from twisted.internet import tcp
-from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime, ISSLTransport, ITCPTransport
+from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime, ISSLTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -33,9 +33,10 @@ from farmsyncd.core.strangers import http_answer
 from farmsyncd.core.words import printable
 from farmsyncd.edges.link.outbox import Extent, Outbox
 from farmsyncd.edges.link.outlet import Outlet, outlet_for
+from farmsyncd.edges.link.peername import peer_of
 from farmsyncd.edges.link.pulse import Beat
 from farmsyncd.edges.link.settings import LinkSettings, Session
-from farmsyncd.edges.link.timers import Timers
+from farmsyncd.edges.link.timers import Timers, fire
 from farmsyncd.edges.link.valve import Valve
 from farmsyncd.errors import PeerError
 
@@ -82,6 +83,7 @@ class Link(Protocol):
         self._ending = False  # nothing more is sent
         self._timers = Timers(clock)
         self._lost: list[Deferred[str]] = []
+        self._taken: list[Deferred[None]] = []
 
     @property
     def peer(self) -> Hello | None:
@@ -140,17 +142,22 @@ class Link(Protocol):
 
     def when_lost(self) -> Deferred[str]:
         """Fires with the reason once the connection is gone."""
-        done: Deferred[str] = Deferred()
         if self._state is _State.LOST:
-            done.callback(self._reason)
-        else:
-            self._lost.append(done)
-        return done
+            return succeed(self._reason)
+        self._lost.append(Deferred())
+        return self._lost[-1]
 
     @property
     def unsent(self) -> int:
         """Bytes that wait for the peer to take them."""
         return self._outbox.unsent
+
+    def when_taken(self) -> Deferred[None] | None:
+        """Fires when the peer has taken most of the much that waits for it, if the link lives; None if it is little."""
+        if self.unsent <= self.settings.unsent_reading:
+            return None
+        self._taken.append(Deferred())
+        return self._taken[-1]
 
     # What the transport calls
 
@@ -158,15 +165,7 @@ class Link(Protocol):
         """The connection stands: greet, and begin to listen for the heart."""
         transport: Any = self.transport
         self._state = _State.OPEN
-        peer = transport.getPeer()
-        if isinstance(peer, IPv4Address | IPv6Address):
-            host = f"[{peer.host}]" if ":" in peer.host else peer.host
-            self.address = f"{host}:{peer.port}"
-            if ITCPTransport.providedBy(transport):
-                transport.setTcpNoDelay(True)
-                transport.setTcpKeepAlive(True)
-        else:
-            self.address = "a local socket"
+        self.address = peer_of(transport)
         self._valve.attach(transport, self.settings.read_size)
         self._outlet = outlet_for(transport, self._outbox.pump, self._outlet_gone)
         self._outbox.attach(self._outlet)
@@ -225,12 +224,10 @@ class Link(Protocol):
             self._reason = "the peer ended the connection" if clean else reason.getErrorMessage()
         self._end_sending()
         self._timers.stop_all()
-        waiting, self._lost = self._lost, []
         try:
             self._session.lost(self, self._reason)
         finally:
-            for done in waiting:
-                done.callback(self._reason)
+            fire(self._lost, self._reason)
 
     # Messages
 
@@ -305,6 +302,8 @@ class Link(Protocol):
         self._pulse.moved()
         if self._outbox.unsent < self.settings.unsent_reading // 2:
             self._valve.open("the peer does not take its answers")
+            if self._taken:  # later: this is called in the middle of sending, and others are to have their turn, too
+                self._timers.start("taken", 0, partial(fire, self._taken, None))
 
     # The end
 

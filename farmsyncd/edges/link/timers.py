@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+T = TypeVar("T")
+
+
+def fire(waiting: list[Deferred[T]], result: T) -> None:
+    """Fire all that wait, and forget them."""
+    fired = waiting[:]
+    waiting.clear()
+    for each in fired:
+        each.callback(result)
 
 
 class Timers:
