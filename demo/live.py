@@ -13,6 +13,8 @@ from demo.shopper import Shopper
 from farmsyncd.cli.show import table, version
 from farmsyncd.cli.times import span_shown
 
+_DIGITS = 10  # of versions in the table, so that it fits a terminal of 80 columns
+
 
 def picture(status: dict[str, Any], shoppers: Sequence[Shopper], places: Mapping[str, str]) -> RenderableType:
     """The farm at this moment: the data server's status, and at which node each shopper's address sticks."""
@@ -49,8 +51,8 @@ def moves(rows: Sequence[tuple[str, int, str, str, int]]) -> RenderableType:
 
 
 def _nodes(status: dict[str, Any]) -> RenderableType:
-    made = table("NODE", "CLOCK IS WRONG BY", "CORRECTION FOUND", "KNOWN TO", "STATE", "ACTIVE", "STAGED",
-                 right=("CORRECTION FOUND", "KNOWN TO"))  # fmt: skip
+    made = table("NODE", "CLOCK WRONG BY", "CORRECTION", "BOUND", "STATE", "ACTIVE", "STAGED",
+                 right=("CORRECTION", "BOUND"))  # fmt: skip
     nodes = {node["name"]: node for node in status["nodes"]}
     for member in MEMBERS:
         node = nodes.get(member.name)
@@ -64,7 +66,7 @@ def _nodes(status: dict[str, Any]) -> RenderableType:
             "-" if offset is None else span_shown(offset),
             "-" if bound is None else f"±{span_shown(bound)}",
             node["state"],
-            version(node["active"]),
-            version(node["staged"]),
+            version(node["active"])[:_DIGITS],
+            version(node["staged"])[:_DIGITS],
         )
     return made

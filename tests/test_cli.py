@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -61,6 +62,7 @@ def test_a_version_is_published_waited_for_reported_and_rolled_back(shell: Shell
 def test_people_are_told_the_same_in_aligned_text(shell: Shell) -> None:
     said = shell.ok("publish", "texts", shell.site("one", page="old"), "--in", "1h")
     assert "cycle 1, version" in said
+    assert "1 file, 3 B; " in said
     assert "UTC, in 1 h 0 min" in said or "UTC, in 59 min" in said
     eventually(lambda: "texts" in {node["dataset"] for node in shell.json("status")["nodes"]}, what="web1 follows it")
     status = shell.ok("status")
@@ -126,7 +128,7 @@ def test_pins_are_set_and_dropped(shell: Shell) -> None:
         (64, ("publish",), "Try 'farmsync publish --help'"),
         (64, ("fly",), "No such command 'fly'"),
         (64, ("status", "--loud"), "No such option"),
-        (64, ("status",), "--data"),
+        (64, ("status",), "Missing option '--data' (env var: 'FARMSYNC_DATA')"),
         (65, ("publish", "a/b", ".", "--now", "--data", "tcp:h:1"), "expected a name"),
         (65, ("publish", "shop", ".", "--at", "yesterday", "--data", "tcp:h:1"), "expected a time such as"),
         (65, ("publish", "shop", ".", "--at", "2020-01-01T00:00Z", "--data", "tcp:h:1"), "which has passed"),
@@ -233,6 +235,24 @@ def test_on_a_terminal_there_is_colour(shell: Shell) -> None:
     seen = on_a_terminal(shell, "status")
     assert seen.status == 0
     assert b"\x1b[1mcolour\x1b[0m" in seen.text
+
+
+def test_a_terminal_that_is_too_narrow_gets_whole_lines_and_one_of_80_columns_is_wide_enough(shell: Shell) -> None:
+    version = shell.json("publish", "narrow", shell.site("one", page="1"), "--now")["version"]
+    shell.ok("wait", "narrow", "--version", version, "--timeout", "60")
+    shell.json("publish", "narrow", shell.site("two", page="2"), "--in", "1h")
+    eventually(
+        lambda: any(node["dataset"] == "narrow" and node["staged"] for node in shell.status()["nodes"]), what="staging"
+    )
+    seen = on_a_terminal(shell, "status", columns=40).text.decode()
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", seen).splitlines()
+    (header,) = (line for line in lines if line.startswith("NODE"))
+    assert header.split("  ")[0] == "NODE"
+    assert header.endswith("SEEN")
+    (row,) = (line for line in lines if line.startswith("web1") and " narrow " in line)
+    assert row.endswith(" now")
+    assert version[:12] in row
+    assert len(row) <= 80
 
 
 def test_ctrl_c_leaves_the_terminal_as_it_was(shell: Shell) -> None:

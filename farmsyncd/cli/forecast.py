@@ -17,7 +17,7 @@ def print_forecast(dataset: str, forecast: dict[str, Any], sizes: dict[str, int]
     if forecast["replaces"] is not None:
         out.print(f"would replace the pending version {show.version(forecast['replaces'])}")
     out.print(
-        f"{sizes['files']} files, {show.size(sizes['bytes'])}; "
+        f"{show.files(sizes['files'])}, {show.size(sizes['bytes'])}; "
         f"{show.size(sizes['sent_bytes'])} would be sent to the data server"
     )
     for what, mark in (("added", "+"), ("changed", "~"), ("removed", "-")):

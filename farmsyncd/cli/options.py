@@ -20,7 +20,8 @@ data = click.option(
     envvar="FARMSYNC_DATA",
     required=True,
     metavar="ENDPOINT",
-    help="The data server, as a Twisted endpoint: tcp:127.0.0.1:7420. [env FARMSYNC_DATA]",
+    show_envvar=True,
+    help="The data server, as a Twisted endpoint: tcp:127.0.0.1:7420.",
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 

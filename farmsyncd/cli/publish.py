@@ -77,7 +77,7 @@ def command(dataset: str, path: Path, when: When, dry_run: bool, data: str, as_j
     else:
         print_accepted(answer, as_json=False)
         new = show.size(sent.sent_bytes)
-        show.out().print(f"{sent.files} files, {show.size(sent.total_bytes)}; {new} were new to the data server")
+        show.out().print(f"{show.files(sent.files)}, {show.size(sent.total_bytes)}; {new} were new to the data server")
 
 
 async def _read(path: Path, bars: Progress) -> Scanned:

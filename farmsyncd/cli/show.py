@@ -19,12 +19,13 @@ from rich.table import Table
 from farmsyncd.cli.times import LocalZone, from_ns, shown, span_shown
 
 SHORT_VERSION = 12  # hexadecimal digits of a version that people are shown; any unambiguous beginning is understood
+_GAP = 2  # columns between two of a table's; with more, `farmsync status` would not fit a terminal of 80
+_WIDEST = 400  # columns of a table
 
 
 def out() -> Console:
-    """Where answers go. Off a terminal, lines are never folded: a script reads whole ones."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=400, soft_wrap=True)
+    """Where answers go. Nothing is folded or cut to fit a terminal: scripts and people read whole lines."""
+    return Console(highlight=False, width=_WIDEST, soft_wrap=True)
 
 
 def err() -> Console:
@@ -39,7 +40,7 @@ def print_json(value: Any) -> None:
 
 def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
     """An empty table without lines, those of its columns that are named in ``right`` aligned to the right."""
-    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0))
+    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, _GAP, 0, 0))
     for column in columns:
         made.add_column(column, justify="right" if column in right else "left", no_wrap=True)
     return made
@@ -71,6 +72,11 @@ def size(count: int) -> str:
             return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
         value /= 1_000
     return f"{value:.1f} TB"
+
+
+def files(count: int) -> str:
+    """A number of files for people."""
+    return "1 file" if count == 1 else f"{count} files"
 
 
 @contextmanager

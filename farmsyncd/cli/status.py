@@ -10,7 +10,7 @@ from rich.text import Text
 
 from farmsyncd.cli import options, show
 from farmsyncd.cli.operator import Operator, converse
-from farmsyncd.cli.times import span_shown
+from farmsyncd.cli.times import NS, span_shown
 from farmsyncd.core.messages.operating import Status
 
 _STYLES = {"ready": "green", "staged": "green", "staging": "yellow", "empty": "yellow", "late": "red", "failed": "red"}
@@ -72,9 +72,13 @@ def _nodes(nodes: list[dict[str, Any]], farm_ns: int) -> Any:
             show.version(node["staged"]),
             "-" if node["offset_ns"] is None else span_shown(node["offset_ns"]),
             "-" if node["error_bound_ns"] is None else f"±{span_shown(node['error_bound_ns'])}",
-            f"{span_shown(max(0, farm_ns - node['last_seen_ns']))} ago",
+            _seen(farm_ns - node["last_seen_ns"]),
         )
     return made
+
+
+def _seen(ago_ns: int) -> str:
+    return f"{span_shown(ago_ns)} ago" if ago_ns >= NS else "now"
 
 
 def _detail(node: dict[str, Any]) -> Text:

@@ -23,10 +23,11 @@ _ERRORS: dict[int, type[FarmsyncError]] = {
 admin = click.option(
     "--admin",
     envvar="FARMSYNC_LB",
+    show_envvar=True,
     required=True,
     metavar="PATH",
     type=click.Path(path_type=Path),
-    help="The balancer's admin socket, as it has it in its own --admin. [env FARMSYNC_LB]",
+    help="The balancer's admin socket, as it has it in its own --admin.",
 )
 
 

@@ -25,9 +25,10 @@ store = click.option(
     "--store",
     "url",
     envvar="FARMSYNC_SESSIONS",
+    show_envvar=True,
     required=True,
     metavar="URL",
-    help="The database: sqlite:///FILE or postgresql://... [env FARMSYNC_SESSIONS]",
+    help="The database: sqlite:///FILE or postgresql://...",
 )
 
 
