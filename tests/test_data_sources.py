@@ -15,21 +15,24 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
+from twisted.internet.task import Clock
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from farmsyncd.core.cycle import Course
 from farmsyncd.core.messages.operating import Cancel, Cancelled
 from farmsyncd.core.messages.schedule import Schedule
-from farmsyncd.data.config import SourceConfig
+from farmsyncd.data.config import DataConfig, SourceConfig
 from farmsyncd.data.content.commanding import Command
 from farmsyncd.data.content.fetching import Fetcher
 from farmsyncd.data.content.sources import source_of
 from farmsyncd.data.content.unpacking import is_tar, unpack
+from farmsyncd.data.wiring import assemble
+from farmsyncd.edges.timing.farmclock import FarmClock
 from farmsyncd.edges.webclient import web_client
 from farmsyncd.errors import BadInput, FarmsyncError, Unavailable
 from tests.daemons import Daemons
-from tests.dataserver import SECOND, NoThread, Room, tree
+from tests.dataserver import SECOND, Hands, NoThread, Room, tree
 from tests.eventually import eventually
 from tests.leaks import LoggedErrors
 
@@ -415,6 +418,34 @@ def test_a_periodic_dataset_is_read_at_the_start_and_at_each_roll_over_and_its_n
     assert third.activates_at_ns == second.activates_at_ns + 180 * SECOND
     room.parts.sources.stop()
     room.close()
+
+
+def test_activations_lie_on_whole_periods_of_the_wall_clock_however_far_farm_time_has_drifted(
+    tmp_path: Path, site: Path
+) -> None:
+    class WrongWall(Hands):
+        ahead_ns = 0
+
+        def wall_ns(self) -> int:
+            return self.now_ns() + self.ahead_ns
+
+    hands = WrongWall()
+    one = SourceConfig(period_ns=60 * SECOND, offset_ns=5 * SECOND, directory=site)
+    config = DataConfig(state=tmp_path, listen="tcp:0", dataset={"shop": one})
+    clock = FarmClock(tmp_path / "farmtime", hands, hands.wall_ns, "one boot")
+    hands.ahead_ns = 7 * SECOND + 123_456_789  # as days of drift may do it, or somebody who sets the clock
+    parts = assemble(config, Clock(), clock, NoThread, Clock())
+    parts.sources.start()
+    pending = parts.keeper.courses["shop"].pending
+    assert pending is not None
+    assert (clock.to_utc_ns(pending.activates_at_ns) - 5 * SECOND) % (60 * SECOND) == 0
+    hands.ahead_ns -= 1_000  # the wall clock is put right slowly: the time that was cancelled does not come again
+    Deferred.fromCoroutine(parts.keeper.cancel("shop", "somebody"))
+    after = parts.keeper.courses["shop"].pending
+    assert after is not None
+    assert after.activates_at_ns - pending.activates_at_ns == 60 * SECOND + 1_000
+    parts.sources.stop()
+    parts.catalog.close()
 
 
 def test_a_restart_changes_nothing_of_what_is_pending(tmp_path: Path, site: Path) -> None:

@@ -7,6 +7,7 @@ it was becomes the next cycle all the same: the cycles are what keeps the datase
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -25,6 +26,13 @@ _FIRST_RETRY = 1.0
 _LAST_RETRY = 300.0
 
 
+class WallTime(FarmTime, Protocol):
+    """Farm time, and the wall clock's: activations lie on the latter's whole periods, from which farm time drifts."""
+
+    def to_utc_ns(self, farm_ns: int) -> int:
+        """The wall clock's time of a farm time."""
+
+
 class Periodic:
     """Keeps one dataset going. ``cache`` is where the reading of its tree is remembered."""
 
@@ -37,7 +45,7 @@ class Periodic:
         source: Source,
         keeper: Keeper,
         publications: Publications,
-        time: FarmTime,
+        time: WallTime,
         lead_ns: int,
         clock: IReactorTime,
         cache: Path,
@@ -79,7 +87,8 @@ class Periodic:
             return
         step = change.step
         if step is not None and step.scheduled is None and step.dropped is not None:
-            self._not_before_ns = step.dropped.activates_at_ns + 1  # cancelled: not this time, but the next
+            # Cancelled: not this time, but the next. The wall clock may have been moved a little meanwhile.
+            self._not_before_ns = step.dropped.activates_at_ns + self._config.period_ns // 2
         self._look()
 
     def _look(self) -> None:
@@ -152,5 +161,6 @@ class Periodic:
 
     def _next(self) -> When:
         earliest_ns = max(self._time.now_ns() + self._lead_ns, self._not_before_ns)
-        at_ns = next_on_grid(self._config.period_ns, self._config.offset_ns, earliest_ns)
-        return When(WhenKind.FARM, at_ns)
+        earliest_utc_ns = self._time.to_utc_ns(earliest_ns)
+        at_utc_ns = next_on_grid(self._config.period_ns, self._config.offset_ns, earliest_utc_ns)
+        return When(WhenKind.FARM, self._time.from_utc_ns(at_utc_ns))

@@ -11,10 +11,10 @@ from twisted.internet.interfaces import IReactorTime
 
 from farmsyncd.data.changes import Change
 from farmsyncd.data.config import DataConfig
-from farmsyncd.data.content.periodic import Periodic
+from farmsyncd.data.content.periodic import Periodic, WallTime
 from farmsyncd.data.content.publication import Publications
 from farmsyncd.data.content.sources import source_of
-from farmsyncd.data.keeper import FarmTime, Keeper
+from farmsyncd.data.keeper import Keeper
 from farmsyncd.edges.webclient import web_client
 from farmsyncd.edges.workthread import WorkThread
 
@@ -30,7 +30,7 @@ class Sources:
         config: DataConfig,
         publications: Publications,
         keeper: Keeper,
-        time: FarmTime,
+        time: WallTime,
         thread: WorkThread,
         reactor: Any,
         clock: IReactorTime,
