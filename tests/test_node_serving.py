@@ -201,6 +201,9 @@ class FakeShelf:
     def shelf(self, dataset: str) -> FakeShelf | None:
         return self if dataset == "shop" else None
 
+    def follows(self, dataset: str) -> bool:
+        return dataset in {"shop", "unreadable"}
+
 
 class SlowTransport(StringTransport):
     """A connection that has enough after half a million bytes, until the client takes them."""
@@ -348,8 +351,13 @@ def test_a_big_file_goes_out_as_the_client_takes_it(shelf: FakeShelf, browser: B
 
 def test_without_an_active_version_or_dataset_the_answer_says_so(shelf: FakeShelf, browser: Browser) -> None:
     assert browser.get("/shop/a")[0] == 503
-    assert browser.get("/other/a")[0] == 404
-    assert browser.get("/shop/../a")[0] == 404
+    assert browser.get("/unreadable/a")[0] == 503
+    code, _fields, said = browser.get("/other/a")
+    assert (code, said) == (404, b"There is no such dataset on this node.\n")
+    for url in ("/shop/../a", "/shop@12ab/a"):
+        code, _fields, said = browser.get(url)
+        assert code == 404
+        assert said.startswith(b"Expected /DATASET/PATH or /DATASET@VERSION/PATH")
     assert browser.get("/shop/a", method="POST")[0] == 405
 
 

@@ -175,7 +175,7 @@ class Node(Service):
 
     def follows(self, dataset: str) -> bool:
         """Whether the dataset is one of this node's."""
-        return dataset in self.replicas or dataset in self.config.dataset
+        return dataset in self.replicas or dataset in self.config.dataset or dataset in self.unopened
 
     def shelf(self, dataset: str) -> Shelf | None:
         """What of a dataset can be served."""

@@ -42,7 +42,10 @@ class Shelves(Protocol):
     """All datasets of this node."""
 
     def shelf(self, dataset: str) -> Shelf | None:
-        """The dataset's versions; None when this node does not follow it."""
+        """The dataset's versions; None when this node has none."""
+
+    def follows(self, dataset: str) -> bool:
+        """Whether the dataset is one of this node's, be it that it cannot be followed at the moment."""
 
 
 class ServingResource(Resource):
@@ -58,11 +61,13 @@ class ServingResource(Resource):
     def render_GET(self, request: Request) -> int | bytes:  # noqa: N802 - twisted.web's name
         """Answer a GET."""
         asked = read_url(request.uri.split(b"?", 1)[0])
-        shelf = self._shelves.shelf(asked.dataset) if asked is not None else None
-        if asked is None or shelf is None:
+        if asked is None:
+            return _plain(request, 404, b"Expected /DATASET/PATH or /DATASET@VERSION/PATH, a version of 40 digits.\n")
+        shelf = self._shelves.shelf(asked.dataset)
+        if shelf is None and not self._shelves.follows(asked.dataset):
             return _plain(request, 404, b"There is no such dataset on this node.\n")
-        version = asked.version or shelf.current()
-        if version is None:
+        version = None if shelf is None else asked.version or shelf.current()
+        if shelf is None or version is None:
             request.setHeader(b"retry-after", b"1")
             return _plain(request, 503, b"This node has no version of the dataset yet.\n")
         return self._answer(request, asked, shelf, version)
