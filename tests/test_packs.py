@@ -223,6 +223,34 @@ def test_leftovers_are_swept_up(tmp_path: Path) -> None:
     assert ChunkStore(tmp_path).has(digest_of(b"b"))
 
 
+def test_a_frame_whose_last_byte_is_another_was_torn(tmp_path: Path) -> None:
+    """Who is sent a frame without its comma ends the connection, and would at each new attempt."""
+    put(ChunkStore(tmp_path), [b"a", b"b"])
+    pack = the_pack(tmp_path)
+    pack.write_bytes(pack.read_bytes()[:-1] + b"\0")
+    pack.with_suffix(".index").unlink()
+    store = ChunkStore(tmp_path)
+    assert [store.has(digest_of(piece)) for piece in (b"a", b"b")] == [True, False]
+
+
+def test_a_start_after_packs_were_removed_goes_on_with_new_numbers(tmp_path: Path) -> None:
+    store = ChunkStore(tmp_path)
+    for piece in (b"a", b"b", b"c"):
+        put(store, [piece])
+    store.collect({digest_of(b"c")})
+    put(ChunkStore(tmp_path), [b"d"])
+    assert sorted(path.stem for path in tmp_path.glob("*.pack")) == ["0000000003", "0000000004"]
+    assert all(ChunkStore(tmp_path).check(digest_of(piece)) for piece in (b"c", b"d"))
+
+
+def test_what_waits_to_be_written_is_what_was_put_whatever_becomes_of_the_buffer(tmp_path: Path) -> None:
+    store, buffer = ChunkStore(tmp_path), bytearray(b"a chunk")
+    with store.writer() as writer:
+        writer.put_verified(digest_of(b"a chunk"), "raw", 7, memoryview(buffer))
+        buffer[:] = b"another"
+    assert store.read(digest_of(b"a chunk")) == b"a chunk"
+
+
 def test_each_step_of_writing_may_be_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The process dies at a system call; what was in the store stays, and the next start needs no help."""
     calls = ["write_all", "start_writing", "write_file", "sync_directory"]
@@ -273,6 +301,17 @@ def test_a_damaged_chunk_is_forgotten_and_healed_by_a_new_publication(tmp_path: 
     for found in (store, ChunkStore(tmp_path)):
         assert found.missing(manifest(*PIECES)) == []
         assert found.read(digests[3]) == PIECES[3]
+
+
+def test_a_chunk_that_lies_elsewhere_by_now_is_not_forgotten(tmp_path: Path) -> None:
+    store = ChunkStore(tmp_path)
+    (digest,) = put(store, [b"a chunk"])
+    shelf = store._shelf
+    was = shelf.places[digest]
+    with store.writer() as writer:
+        writer.put_verified(digest, *packed(b"a chunk"), again=True)
+    shelf.forget(digest, was)
+    assert store.read(digest) == b"a chunk"
 
 
 def test_a_check_finds_damage(tmp_path: Path) -> None:
