@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -30,17 +31,24 @@ _COUNTDOWN = 12  # seconds from the second publication to its activation
 _PATIENCE = 120.0  # seconds that any step may take on a busy machine
 
 
+class UnusableSiteError(Exception):
+    """The directory that the user named cannot be used; the text says why."""
+
+
 def main() -> int:
     """Run the whole demo; its exit status."""
     console = Console(highlight=False) if out().is_terminal else out()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     site = os.environ.get("SITE")
     if site and not Path(site).is_dir():
-        console.print(f"demo: expected a directory for SITE, and found none at {site}")
+        console.print(f"demo: expected a directory for SITE, and found none at {site}", markup=False)
         return 65
     with tempfile.TemporaryDirectory(prefix="farmsync-demo-") as root:
         try:
             return _demo(Path(root), Path(site) if site else None, console)
+        except UnusableSiteError as error:
+            console.print(f"demo: {error}", markup=False)
+            return 65
         except FarmFailedError as error:
             console.print(f"demo: {error}", markup=False)
             return 1
@@ -98,9 +106,16 @@ def _versions(root: Path, site: Path | None) -> tuple[Path, Path, str]:
         spring.mkdir()
         summer.mkdir()
         return shop(spring, "Spring", 100), shop(summer, "Summer", 80), "index.html"
-    copy = marked_copy(site, root / "site", "This file came with the demo's second version.")
     pages = sorted(path.relative_to(site) for path in site.rglob("*") if path.is_file())
-    page = next((path for path in pages if path.name == "index.html"), pages[0] if pages else Path())
+    if not pages:
+        raise UnusableSiteError(f"expected a directory with files in it for SITE, and {site} has none")
+    try:
+        copy = marked_copy(site, root / "site", "This file came with the demo's second version.")
+    except OSError as error:
+        # What copies a tree tells of each file: (from, to, why).
+        why = error.args[0][0][2] if isinstance(error, shutil.Error) else error
+        raise UnusableSiteError(f"expected to read all of {site}, and could not: {why}") from None
+    page = next((path for path in pages if path.name == "index.html"), pages[0])
     return site, copy, page.as_posix()
 
 

@@ -27,7 +27,11 @@ def shop(target: Path, edition: str, percent: int) -> Path:
 def marked_copy(site: Path, target: Path, text: str) -> Path:
     """A copy of the user's own directory with one small file more, so that there is a second version to switch to."""
     shutil.copytree(site, target, symlinks=True, copy_function=_link_or_copy)
-    (target / MARK).write_text(text + "\n")
+    target.chmod(0o755)
+    # A file of that name may be there, and be the user's own by another name: it makes way, and is not written to.
+    new = target.with_name(MARK)
+    new.write_text(text + "\n")
+    new.replace(target / MARK)
     return target
 
 

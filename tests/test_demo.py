@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from demo.live import killed
+from demo.shop import MARK, marked_copy
 from tests.daemons import TREE, environment
 
 
@@ -43,11 +44,30 @@ def test_the_demo_takes_a_directory_of_ones_own(tmp_path: Path) -> None:
     site = tmp_path / "site"
     site.mkdir()
     (site / "a page.txt").write_text("mine")
+    (site / MARK).write_text("mine, too")
     done = demo(tmp_path, SITE=str(site))
     assert done.returncode == 0, done.stdout + done.stderr
     assert " 0 failed" in done.stdout
     assert "Killed" not in done.stdout, "there are no carts in what is only data"
-    assert [path.name for path in site.iterdir()] == ["a page.txt"], "the directory is only read"
+    here = {path.name: path.read_text() for path in site.iterdir()}
+    assert here == {"a page.txt": "mine", MARK: "mine, too"}, "the directory is only read"
+
+
+def test_the_second_version_of_a_directory_of_ones_own_leaves_the_first_alone(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    site.mkdir()
+    for name in (MARK, "a page.txt"):
+        (site / name).write_text("mine")
+    copy = marked_copy(site, tmp_path / "copy", "new")
+    assert {path.name: path.read_text() for path in site.iterdir()} == {MARK: "mine", "a page.txt": "mine"}
+    assert {path.name: path.read_text() for path in copy.iterdir()} == {MARK: "new\n", "a page.txt": "mine"}
+
+
+def test_a_directory_without_files_is_told(tmp_path: Path) -> None:
+    (tmp_path / "site" / "empty").mkdir(parents=True)
+    done = demo(tmp_path, SITE=str(tmp_path / "site"))
+    assert done.returncode == 65
+    assert "expected a directory with files in it for SITE" in done.stdout
 
 
 def test_a_directory_that_is_not_there_is_told(tmp_path: Path) -> None:
