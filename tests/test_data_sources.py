@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import io
 import os
+import random
+import shutil
 import sys
 import tarfile
 import threading
@@ -70,7 +72,7 @@ def test_archives_of_all_kinds_are_unpacked(tmp_path: Path, mode: str) -> None:
     )
     into = tmp_path / "into"
     into.mkdir()
-    assert is_tar(archive)
+    assert is_tar(archive, "a")
     unpack(archive, into, 100)
     assert (into / "d" / "f").read_bytes() == b"data"
     assert (into / "d" / "f").stat().st_mtime == 5
@@ -119,6 +121,22 @@ def test_an_archive_that_ends_early_is_refused(tmp_path: Path) -> None:
     into.mkdir()
     with pytest.raises(BadInput, match="whole tar archive"):
         unpack(archive, into, 10_000)
+
+
+@pytest.mark.parametrize("mode", ["w:gz", "w:bz2", "w:xz"])
+def test_a_packed_archive_that_is_damaged_anywhere_is_refused(tmp_path: Path, mode: str) -> None:
+    noise = random.Random(1)
+    whole = tar_of(*((member(f"f{number}"), noise.randbytes(20_000)) for number in range(3)), mode=mode)
+    archive, into = tmp_path / "a", tmp_path / "into"
+    for at in range(100, len(whole), len(whole) // 20):
+        damaged = bytearray(whole)
+        damaged[at] ^= 0xFF
+        archive.write_bytes(damaged)
+        into.mkdir()
+        with pytest.raises(BadInput):  # noqa: PT012 - wherever it is found
+            is_tar(archive, "prices.tar.gz")
+            unpack(archive, into, 1_000_000)
+        shutil.rmtree(into)
 
 
 # Commands
@@ -368,6 +386,20 @@ async def test_what_is_fetched_is_an_archives_tree_or_a_single_file(shop: tuple[
     assert (found / "a" / "b").read_bytes() == b"1"
     one.settle()
     assert await one.read(known=True) is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_should_be_an_archive_by_its_name_is_never_taken_for_a_file(
+    shop: tuple[Shop, str], tmp_path: Path
+) -> None:
+    resource, url = shop
+    one = source(tmp_path, url=f"{url}/site.tar.gz")
+    for body in (b"", b"<h1>Sign in</h1>", tar_of((member("a"), b"1"))[:30]):
+        resource.body = body
+        with pytest.raises(BadInput, match=r"expected a tar archive, by the name site\.tar\.gz"):
+            await one.read(known=False)
+    resource.body = tar_of((member("a"), b"1"))
+    assert (await one.read(known=False) / "a").read_bytes() == b"1"
 
 
 # Periodic datasets

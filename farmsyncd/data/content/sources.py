@@ -72,7 +72,7 @@ class UrlSource:
     def _lay_out(self, fetched: Path) -> Path:
         tree = self.work / "tree"
         tree.mkdir()
-        if is_tar(fetched):
+        if is_tar(fetched, self.fetcher.name):
             unpack(fetched, tree, self.limit_bytes)
         else:
             fetched.rename(tree / self.fetcher.name)
