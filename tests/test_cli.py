@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from farmsyncd.cli.main import run
 from tests.daemons import Daemons, environment
-from tests.eventually import eventually
+from tests.eventually import LIMIT, eventually
 from tests.shell import Shell
 from tests.terminal import HIDE_CURSOR, on_a_terminal
 
@@ -133,6 +136,7 @@ def test_pins_are_set_and_dropped(shell: Shell) -> None:
         (65, ("publish", "shop", ".", "--at", "yesterday", "--data", "tcp:h:1"), "expected a time such as"),
         (65, ("publish", "shop", ".", "--at", "2020-01-01T00:00Z", "--data", "tcp:h:1"), "which has passed"),
         (65, ("publish", "shop", ".", "--in", "soon", "--data", "tcp:h:1"), "expected a length of time"),
+        (65, ("publish", "shop", "", "--now", "--data", "tcp:h:1"), "expected a directory for PATH, and found nothing"),
         (78, ("check-config", "nowhere.toml"), "expected a configuration file at nowhere.toml"),
     ],
 )
@@ -169,6 +173,25 @@ def test_what_the_data_server_refuses_is_told_plainly(
     shell: Shell, status: int, arguments: tuple[str, ...], told: str
 ) -> None:
     assert told in shell.fails(status, *arguments)
+
+
+def test_what_is_no_data_server_is_not_called_one(shell: Shell) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        other.settimeout(LIMIT)
+        ssh = Thread(target=_greet_as, args=(other, b"SSH-2.0-OpenSSH_9.9\r\n"), daemon=True)
+        ssh.start()
+        said = shell.fails(69, "status", "--data", f"tcp:127.0.0.1:{other.getsockname()[1]}")
+        ssh.join()
+    assert said.startswith("farmsync: no data server has greeted there: expected a verb")
+    assert "SSH-2.0-OpenSSH_9.9" in said
+
+
+def _greet_as(server: socket.socket, greeting: bytes) -> None:
+    client, _address = server.accept()
+    with client, contextlib.suppress(ConnectionResetError):
+        client.sendall(greeting)
+        while client.recv(1000):
+            pass
 
 
 def test_a_wait_that_takes_too_long_says_who_is_missing(shell: Shell) -> None:

@@ -223,6 +223,15 @@ def test_a_peer_that_does_not_greet_is_not_waited_for() -> None:
     assert served.clock.getDelayedCalls() == []
 
 
+def test_a_client_whose_server_does_not_greet_is_told_where_to_look() -> None:
+    session, clock, transport = Recorder(), Clock(), StringTransport()
+    link = Link(session, NODE, Side.CLIENT, clock, LinkSettings(greeting_timeout=10, heartbeat=1000))
+    link.makeConnection(transport)
+    clock.advance(11)
+    link.connectionLost(Failure(ConnectionDone()))
+    assert session.losses == ["expected HELLO, and nothing more came; is that the --listen address of a data server?"]
+
+
 def test_a_polite_person_has_time_to_think() -> None:
     served = Served(Recorder(answer_time), LinkSettings(greeting_timeout=10, idle_timeout=60, heartbeat=1000))
     for _ in range(5):

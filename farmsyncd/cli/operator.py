@@ -195,9 +195,10 @@ class Operator:
 
     def lost(self, link: Link, reason: str) -> None:  # noqa: ARG002 - the session's interface
         """The connection is over: whoever waits is told."""
-        self._over = f"the data server hung up: {reason}"
+        greeted = self._ready.called
+        self._over = f"{'the data server hung up' if greeted else 'no data server has greeted there'}: {reason}"
         failure = Unavailable(self._over)
-        if not self._ready.called:
+        if not greeted:
             self._ready.errback(failure)
         while self._questions:
             self._questions.popleft().answered.errback(failure)

@@ -24,6 +24,7 @@ from farmsyncd.core.messages.operating import Accepted, Forecast, Publish
 from farmsyncd.core.snapshot import encode_pieces
 from farmsyncd.edges.content.tree import Scanned, scan
 from farmsyncd.edges.content.treecache import TreeCache
+from farmsyncd.errors import BadInput
 
 
 @attrs.frozen
@@ -40,9 +41,15 @@ class _GivenUpError(Exception):
     """Raised in the thread that reads, since nobody waits for it any more."""
 
 
+def _directory(_context: click.Context, _parameter: click.Parameter, value: str) -> Path:
+    if not value:  # a script's unset variable; Python takes it for the directory that one is in
+        raise BadInput("expected a directory for PATH, and found nothing; the one you are in is called '.'")
+    return Path(value)
+
+
 @click.command("publish", short_help="Schedule a directory as a dataset's next version.")
 @options.dataset
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=click.Path(), callback=_directory)
 @options.when
 @click.option("--dry-run", is_flag=True, help="Say what would be sent, what changes and who is ready; change nothing.")
 @options.data

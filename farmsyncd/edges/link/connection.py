@@ -296,7 +296,8 @@ class Link(Protocol):
         self.abort(reason)
 
     def _ungreeted(self) -> None:
-        self.close("expected HELLO, and nothing more came")
+        hint = "" if self._side is Side.SERVER else "; is that the --listen address of a data server?"
+        self.close(f"expected HELLO, and nothing more came{hint}")
 
     def _moved(self) -> None:
         self._pulse.moved()
