@@ -1,13 +1,16 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 
+from farmsyncd.core.chunks import digest_of
 from farmsyncd.core.cycle import Course, Cycle
 from farmsyncd.core.messages.content import Chunk, Lack, Offer
 from farmsyncd.core.messages.operating import Accepted, Cancel, Done, Pin, Publish, Unpin
@@ -182,6 +185,60 @@ def test_what_a_crash_left_between_manifest_and_catalog_goes_at_the_next_start(r
     assert room.parts.library.versions == {kept}
     assert not list((room.config.state / "manifests").glob("*.new"))
     assert not list((room.config.state / "deltas").glob("*.new"))
+
+
+def test_chunks_that_a_crash_left_without_a_manifest_go_at_the_next_start_if_no_upload_needs_them(
+    room: Room, tmp_path: Path
+) -> None:
+    activated(room, tmp_path / "site", a=content(0))
+    chunks = [b"of an upload long ago", b"of one that has just broken off"]
+    for chunk in chunks:
+        with room.parts.library.store.writer() as writer:
+            writer.put(digest_of(chunk), "raw", len(chunk), chunk)
+    old = sorted((room.config.state / "packs").glob("*.pack"))[-2]
+    os.utime(old, (1, 1))
+    room.restart()
+    room.parts.housekeeping.soon()
+    assert [room.parts.library.store.has(digest_of(chunk)) for chunk in chunks] == [False, True]
+
+
+class Slow:
+    """A catalog's thread that has done its work and has not said so yet."""
+
+    def __init__(self, real: Any) -> None:
+        self._real = real
+        self.done: list[Callable[[], None]] = []
+
+    def run(self, work: Callable[..., object], *arguments: object) -> Deferred[object]:
+        answer: Deferred[object] = Deferred()
+        found: list[object] = []
+        self._real.run(work, *arguments).addCallback(found.append)
+        self.done.append(lambda: answer.callback(found[0]))
+        return answer
+
+
+def test_what_comes_and_goes_while_the_catalog_is_looked_through_is_told_apart(
+    room: Room, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operator, keeping = room.operator(), room.parts.housekeeping
+    activated(room, tmp_path / "site", a=content(0))
+    site = tree(tmp_path / "new", a=content(1))
+    assert Deferred.fromCoroutine(room.parts.library.keep(scan(site).manifest)).called
+    with monkeypatch.context() as patch:
+        slow = Slow(keeping._catalog_thread)
+        patch.setattr(keeping, "_catalog_thread", slow)
+        keeping.soon()
+        version = operator.publish("shop", site).version
+        slow.done.pop(0)()
+    assert version in room.parts.library
+    with monkeypatch.context() as patch:
+        slow = Slow(room.parts.library._thread)
+        patch.setattr(room.parts.library, "_thread", slow)
+        keeping.soon()  # has looked, and drops nothing
+        operator.ask(Cancel("shop"))
+        patch.undo()
+        slow.done.pop(0)()
+    assert version not in room.parts.library
 
 
 def test_a_version_that_is_being_used_is_not_dropped(room: Room, tmp_path: Path) -> None:
