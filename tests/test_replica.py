@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 from twisted.internet.defer import Deferred
 
+from farmsyncd.core.snapshot import Manifest
 from farmsyncd.core.standing import Turn
 from farmsyncd.edges.cache.pointerfile import PointerReader
 from farmsyncd.errors import Unavailable
@@ -527,3 +529,88 @@ def test_nothing_is_read_in_after_the_end_nor_what_has_gone_again(bench: Bench, 
     bench.replica.stop()
     bench.time.advance(10)
     assert read_in == []
+
+
+def later(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], None]]:
+    """The cleaner's work from now on, to be done when the test says so: a thread that is busy."""
+    waiting: list[Callable[[], None]] = []
+
+    def run(work: Callable[..., object], *arguments: object) -> Deferred[object]:
+        done: Deferred[object] = Deferred()
+        waiting.append(lambda: done.callback(work(*arguments)))
+        return done
+
+    monkeypatch.setattr(bench.cleaner, "run", run)
+    return waiting
+
+
+def test_reading_in_makes_way_for_what_is_to_be_removed_and_goes_on_later(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    stepped: list[str] = []
+
+    def read_in(_root: object, manifest: Manifest, _room: int, rest: Callable[[int], None]) -> None:
+        read.append(manifest.version)
+        rest(1)
+        if len(read) == 2:
+            bench.replica.keep(())  # as if its time came now: the reactor's thread goes on
+        rest(1)
+        stepped.append(manifest.version)
+
+    monkeypatch.setattr("farmsyncd.edges.content.readin.read_in", read_in)
+    turn = first = serving(bench, "v1")
+    bench.replica.keep((first.version,))
+    for number in range(2, 6):
+        turn = staged(bench, turn, f"v{number}", number, in_s=1)
+        bench.time.advance(1)
+    read.clear()
+    bench.time.advance(6)
+    assert (read, stepped) == ([turn.version], [turn.version])
+    stepped.clear()
+    turn = staged(bench, turn, "v6", 6, in_s=60)
+    waiting = later(bench, monkeypatch)
+    bench.time.advance(6)
+    assert len(waiting) == 1
+    waiting.pop()()
+    assert (read[1:], stepped) == ([turn.version], [])
+    waiting.pop()()
+    assert first.version not in bench.cache.versions()
+    bench.time.advance(6)
+    waiting.pop()()
+    assert stepped == [turn.version]
+    assert waiting == []
+
+
+def test_reading_in_ends_with_the_node(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    stepped: list[int] = []
+
+    def read_in(_root: object, _manifest: object, _room: int, rest: Callable[[int], None]) -> None:
+        rest(1)
+        bench.replica.stop()
+        rest(1)
+        stepped.append(1)
+
+    monkeypatch.setattr("farmsyncd.edges.content.readin.read_in", read_in)
+    serving(bench, "one")
+    bench.time.advance(10)
+    assert stepped == []
+
+
+def test_a_version_that_is_wanted_again_before_it_was_removed_is_not_removed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn = first = serving(bench, "v1")
+    for number in range(2, 4):
+        turn = staged(bench, turn, f"v{number}", number, in_s=1)
+        bench.time.advance(1)
+    waiting = later(bench, monkeypatch)
+    turn = staged(bench, turn, "v4", 4, in_s=1)
+    bench.time.advance(1)
+    assert len(waiting) == 1
+    assert first.version not in bench.replica.shelf.versions
+    staged(bench, turn, "v1", 5, in_s=1)
+    waiting.pop()()
+    assert first.version in bench.cache.versions()
+    bench.time.advance(1)
+    assert (bench.linked(), bench.served()) == ("v1", "v1")

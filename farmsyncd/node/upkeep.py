@@ -5,7 +5,6 @@ Old versions are removed, links are made for the next one, and large files that 
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Collection
 from typing import Final
@@ -55,6 +54,7 @@ class Upkeep:
         self._rest = around.rest
         self._going: set[str] = set()
         self._came: Manifest | None = None
+        self._making_way = False
         self._ahead: IDelayedCall | None = None
         self._stopped = False
 
@@ -77,6 +77,7 @@ class Upkeep:
         self._shelf.drop(going)
         self._going = set(going)
         if going:
+            self._making_way = True
             # First the disk must know what took its place; but no record of a swap may wait for the removal.
             written = self._disk.run(lambda: None)
             written.addCallback(lambda _: self._cleaner.run(self._remove, going)).addErrback(self._failed)
@@ -102,6 +103,7 @@ class Upkeep:
         self._ahead = None
         came, self._came = self._came, None
         if came is not None and came.version in self._shelf.versions:
+            self._making_way = False
             self._cleaner.run(self._read_in, came).addErrback(self._failed_ahead)
         version = self._shelf.current()
         if version in self._shelf.versions and not self._busy():
@@ -109,12 +111,15 @@ class Upkeep:
 
     def _read_in(self, came: Manifest) -> None:
         """In the cleaner's thread."""
-        with contextlib.suppress(Cancelled):
+        try:
             readin.read_in(self._cache.version_path(came.version), came, readin.room(), self._gently)
+        except Cancelled:
+            self._came = self._came or came  # what is left of it, if it is not what goes
 
     def _gently(self, amount: int) -> None:
-        if self._stopped:
-            raise Cancelled("the node stops")
+        # The room of what is to be removed may be needed for the next version, before its time.
+        if self._stopped or self._making_way:
+            raise Cancelled("the node stops, or versions are to be removed")
         self._rest(amount)
         time.sleep(_NAP_S)
 
