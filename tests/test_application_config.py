@@ -56,6 +56,7 @@ cookie-same-site = "Strict"
         ('http = "tcp:0"\nwsgi = "shop"', "expected the name of a WSGI application"),
         ('http = "tcp:0"\nwsgi = "shop:a b"', "expected the name of a WSGI application"),
         ('http = "tcp:0"\nwsgi = "a:b"\nsessions = "mysql://root:secret@x/y"', "sessions: expected the URL of a"),
+        ('dataset = ["shop", "lock"]', "nodes have a file of their own named lock"),
         ('[node.session]\ncookie = "a b"', "session: expected a cookie's name"),
         ("[node.application]\nthreads = 0", "application.threads: expected a whole number, at least 1"),
         ('[node.application]\nbody-limits = "1MiB"', "did you mean body-limit?"),

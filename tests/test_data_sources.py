@@ -289,6 +289,12 @@ def test_a_source_that_makes_no_sense_is_refused(config: dict[str, Any]) -> None
         SourceConfig(period_ns=60 * SECOND, **config)
 
 
+def test_a_periodic_dataset_that_would_take_a_file_of_the_nodes_is_refused(tmp_path: Path) -> None:
+    one = SourceConfig(period_ns=60 * SECOND, directory=tmp_path)
+    with pytest.raises(ValueError, match=r"nodes have a file of their own named addresses\.json"):
+        DataConfig(state=tmp_path, listen="tcp:0", dataset={"addresses.json": one})
+
+
 # The web
 
 

@@ -13,6 +13,13 @@ _TAKEN: Final = frozenset({"lock", "addresses.json", "addresses.json.new"})
 """What a node's state directory holds besides datasets."""
 
 
+def expect_free(names: Collection[str]) -> None:
+    """Raise ValueError unless all of ``names`` may be datasets."""
+    for name in names:
+        if name in _TAKEN:
+            raise ValueError(f"expected a name for a dataset, and nodes have a file of their own named {name}")
+
+
 def expect_usable(dataset: str, known: Collection[str]) -> None:
     """Raise Refused unless ``dataset`` is one of those ``known`` or may become another."""
     if dataset in known:

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import attrs
 
+from farmsyncd.core import naming
 from farmsyncd.edges.config import setting, table, tables
 from farmsyncd.edges.endpointcheck import SERVER
 from farmsyncd.edges.settings import (
@@ -95,6 +96,9 @@ class DataConfig:
     dataset: Mapping[str, SourceConfig] = setting(
         tables(SourceConfig, NAME), "datasets that are read from a source, periodically", default={}
     )
+
+    def __attrs_post_init__(self) -> None:
+        naming.expect_free(self.dataset)
 
     @property
     def addresses_file(self) -> Path:

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import attrs
 
+from farmsyncd.core import naming
 from farmsyncd.core.skew import Skew, parse_skew
 from farmsyncd.edges import endpointcheck
 from farmsyncd.edges.config import setting, table
@@ -195,6 +196,7 @@ class NodeConfig:
             raise ValueError("expected http with wsgi: the application answers on the node's HTTP side")
         if self.sessions is not None and self.wsgi is None:
             raise ValueError("expected wsgi with sessions: they are the application's")
+        naming.expect_free(self.dataset)
 
     @property
     def addresses_file(self) -> Path:
