@@ -245,6 +245,20 @@ def test_a_report_that_comes_twice_is_noted_twice_and_counts_once(room: Room, si
     assert [one["lateness_ns"] for one in told(room.operator().ask(Report("shop", 1)))["nodes"]] == [5]
 
 
+def test_a_report_is_noted_only_when_it_is_in_the_catalog(
+    room: Room, site: Path, monkeypatch: pytest.MonkeyPatch, logged_errors: LoggedErrors
+) -> None:
+    accepted = room.operator().publish("shop", site)
+    room.pass_(11)
+    web, report = node(room), flipped(accepted.version, 5, accepted.activates_at)
+    with monkeypatch.context() as broken:
+        broken.setattr(type(room.parts.catalog), "note_flips", lambda *_: 1 / 0)
+        [answer] = web.say(report)
+        assert isinstance(answer, No)
+    assert logged_errors.take(ZeroDivisionError)
+    assert web.say(report) == [Noted("shop", 1)]
+
+
 def test_a_report_before_any_activation_is_refused(room: Room, site: Path) -> None:
     operator = room.operator()
     operator.publish("shop", site)

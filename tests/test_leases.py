@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import gc
 import os
 import subprocess
@@ -7,6 +8,8 @@ import sys
 import threading
 import time
 from pathlib import Path
+
+import pytest
 
 from farmsyncd.edges.cache import leases
 from farmsyncd.edges.cache.cachedir import CacheDir
@@ -50,24 +53,24 @@ def test_what_is_not_there_cannot_be_leased(tmp_path: Path) -> None:
         assert not leases.leased(tmp_path / name)
 
 
-def test_a_directory_that_was_moved_away_before_the_lock_is_not_leased(tmp_path: Path) -> None:
-    """A reader has opened the directory and waits for the lock while the remover, who has it, moves it away."""
+@pytest.mark.parametrize("another_there", [False, True])
+def test_a_directory_that_was_moved_away_before_the_lock_is_not_leased(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, another_there: bool
+) -> None:
+    """A reader has opened the directory, and does not come to lock it before the remover has moved it away."""
     place, moved = tmp_path / "version", tmp_path / "trash"
     place.mkdir()
-    remover = leases.claim(place)
-    assert remover is not None
-    found: list[leases.Lease | None] = []
-    reader = threading.Thread(target=lambda: found.append(leases.share(place)))
-    reader.start()
-    place.rename(moved)
-    (tmp_path / "version").mkdir()  # another one of that name: not the one that was opened, if it was
-    remover.release()
-    reader.join(30)
-    assert not reader.is_alive()
-    (lease,) = found
-    if lease is not None:  # the reader came late, and opened the new one
-        assert os.path.samestat(os.fstat(lease.descriptor), place.stat())
-        lease.release()
+    flock = fcntl.flock
+
+    def late(descriptor: int, how: int) -> None:
+        place.rename(moved)
+        if another_there:  # of that name, but not the one that was opened
+            place.mkdir()
+        flock(descriptor, how)
+
+    with monkeypatch.context() as slow:
+        slow.setattr(fcntl, "flock", late)
+        assert leases.share(place) is None
     assert not leases.leased(moved)
 
 

@@ -69,6 +69,26 @@ def test_a_staged_version_becomes_active_at_its_time_and_the_flip_is_reported(be
     assert bench.replica.flips() == []
 
 
+def test_the_first_cycle_is_a_flip_for_who_was_there_before_its_time(bench: Bench) -> None:
+    bench.replica.start()
+    turn = staged(bench, None, "one", 1, in_s=5)
+    bench.time.advance(5)
+    assert bench.linked() == "one"
+    assert [(flip.cycle, flip.version) for flip in bench.replica.flips()] == [(1, turn.version)]
+
+
+def test_what_the_data_server_says_on_a_new_connection_counts_anew(bench: Bench) -> None:
+    first = serving(bench, "one")
+    bench.plan(9, first)
+    two = bench.version("two")
+    coming = Turn(2, two.version, bench.farm_ns + 1000 * S)
+    bench.plan(3, first, coming)  # older than what was told on this connection
+    assert bench.stager.wanted is None
+    bench.replica.connected()
+    bench.plan(3, first, coming)
+    assert bench.stager.wanted == two.version
+
+
 def test_readers_are_told_of_the_flip_beforehand_in_the_machine_s_time(bench: Bench) -> None:
     first = serving(bench, "one")
     turn = staged(bench, first, "two", 2, in_s=5)
