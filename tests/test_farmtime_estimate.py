@@ -77,6 +77,14 @@ def test_a_rate_that_wanders_faster_than_is_likely_costs_no_more_than_accuracy()
     bench.settle(Path(200 * MICRO, 200 * MICRO), 300, 5 * SECOND)
 
 
+def test_a_belief_that_failed_is_given_up_for_what_is_proved() -> None:
+    """A minute in which a board warmed up faster than is likely; then all is as good as before."""
+    bench = Bench(Oscillator(0, 0, [(100 * SECOND, 0), (60 * SECOND, 1500), (10_000 * SECOND, 0)]), Oscillator(DAY))
+    bench.settle(Path(200 * MICRO, 200 * MICRO), 100, 5 * SECOND)
+    assert max(bench.errors[-60:]) < 20 * MICRO
+    assert abs(bench.estimate().rate_ppb + 90_000) < 1_000
+
+
 def test_the_bound_grows_with_age_and_shrinks_with_the_next_exchange() -> None:
     bench = Bench(Oscillator(DAY), Oscillator(0))
     bench.settle(Path(MILLI, MILLI), 10, 0)

@@ -106,14 +106,34 @@ def test_a_farm_does_not_ask_in_one_millisecond() -> None:
 
 
 def test_an_activation_that_hardly_moves_keeps_its_bursts_and_has_each_once() -> None:
-    run = _run()
+    run, chance = _run(), random.Random(2)
     run.until(run.now + 60 * SECOND)
     activation = run.now + 20 * SECOND
     asked = 0
     while run.now < activation:
-        run.prober.expect(run.now, [activation + run.now % 1000, activation + 3600 * SECOND])
+        moved = activation + chance.randrange(-MILLI, MILLI)
+        run.prober.expect(run.now, [moved, activation + 3600 * SECOND])
         asked += len(run.until(run.now + 100 * MILLI))
     assert 16 <= asked <= 30
+
+
+def test_between_bursts_nodes_that_began_together_drift_apart() -> None:
+    gaps = []
+    for chance in (0.0, 0.5, 0.999):
+        prober = Prober(lambda chance=chance: chance)  # type: ignore[misc]
+        prober.burst(0)
+        for _ in range(prober.pace.burst):
+            prober.answered(0, GOOD)
+        gaps.append(prober.next_at(0))
+    assert gaps == [SECOND, SECOND * 7 // 8, pytest.approx(0.75 * SECOND, rel=0.01)]
+
+
+def test_of_a_window_that_has_begun_what_is_left_is_shared() -> None:
+    """Else all nodes that hear of an activation in it would ask at the same instant: when they hear of it."""
+    prober = Prober(lambda: 0.5)
+    prober.answered(0, GOOD)
+    prober.expect(0, [4 * SECOND])
+    assert prober.next_at(0) == SECOND // 2
 
 
 @pytest.mark.parametrize("ahead", [500 * MILLI, 1500 * MILLI, 2500 * MILLI, 4 * SECOND])

@@ -97,6 +97,29 @@ async def test_a_call_may_cancel_another_that_is_due_and_make_new_ones() -> None
 
 
 @pytest_twisted.ensureDeferred
+async def test_of_calls_that_are_due_together_the_first_may_cancel_one_and_put_off_another() -> None:
+    steady = SteadyTime(reactor)
+    seen: list[str] = []
+    done: Deferred[None] = Deferred()
+    done.addTimeout(30, reactor)  # a timer that fails is not watched any more
+
+    def first() -> None:
+        seen.append("first")
+        cancelled.cancel()
+        put_off.reset(0.02)
+
+    steady.callLater(0.001, first)
+    cancelled = steady.callLater(0.001, seen.append, "cancelled")
+    put_off = steady.callLater(0.001, seen.append, "put off")
+    second = steady.callLater(0.001, seen.append, "second")
+    while steady.seconds() <= second.getTime():
+        pass  # so that one look finds all of them due
+    steady.callLater(3600, done.callback, None).reset(0.05)
+    await done
+    assert seen == ["first", "second", "put off"]
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_looping_call_runs_on_it() -> None:
     ticks: list[float] = []
     done: Deferred[None] = Deferred()
