@@ -75,7 +75,7 @@ def test_a_command_whose_clock_is_behind_is_told_by_the_data_server(shell: Shell
         (("--in", "300 years"), "expected a length of time such as 90, 90s or 1h30m, and found '300 years'"),
         (("--in", "9000000000"), "expected an activation time before the year 2262; choose an earlier one"),
         (("--in", "9" * 400), "expected a length of time of less than 292 years"),
-        (("--at", "2500-01-01T00:00Z"), "expected a time before the year 2262"),
+        (("--at", "2500-01-01T00:00Z"), "expected a time to come, before the year 2262"),
         (("--at", "2027-02-30T06:00"), "expected a time such as 2027-01-31T06:00:00+01:00"),
     ],
 )
