@@ -1,17 +1,19 @@
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from farmsyncd.core.cycle import Course, Step, cancellation, publication, roll_over
 from farmsyncd.edges import sqlite_catalog, sqlite_schema
 from farmsyncd.edges.catalog import Asked, FlipRecord, NodeRecord, PinRecord, VersionRecord
 from farmsyncd.edges.sqlite_catalog import SqliteCatalog
-from farmsyncd.errors import ConfigError
+from farmsyncd.errors import ConfigError, Unavailable
 
 S = 1_000_000_000
 V1, V2, V3 = "1" * 40, "2" * 40, "3" * 40
@@ -79,6 +81,43 @@ def test_a_step_upon_a_course_that_has_moved_on_changes_nothing(catalog: SqliteC
     assert not catalog.advance(step, ASKED, kept(V3))
     assert not catalog.advance(publication(Course("shop"), V3, 30 * S, 0, 2 * S), ASKED, kept(V3))
     assert (catalog.course("shop"), catalog.history("shop", 9), catalog.versions()) == now
+
+
+class OnAFullDisk(sqlite3.Connection):
+    """A connection whose commits find no room while ``full`` is set."""
+
+    full = False
+
+    def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+        if self.full and sql == "COMMIT":
+            error = sqlite3.OperationalError("database or disk is full")
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise error
+        return super().execute(sql, *parameters)
+
+
+def test_a_full_disk_is_told_plainly_changes_nothing_and_is_forgotten_once_there_is_room(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.sqlite"
+    db = sqlite3.connect(path, isolation_level=None, factory=OnAFullDisk)
+    catalog = SqliteCatalog(path, lambda _path: db)
+    publish(catalog, V1, 10)
+    before = catalog.courses(), catalog.history("shop", 9), catalog.versions()
+    told = f"expected room for writing {path}, and the disk is full: free some space and try again"
+    db.full = True
+    with pytest.raises(Unavailable, match=re.escape(told)):
+        publish(catalog, V2, 20)
+    with pytest.raises(Unavailable, match=re.escape(told)):
+        catalog.pin(PinRecord("web-1", "shop", V1))
+    db.full = False
+    assert (catalog.courses(), catalog.history("shop", 9), catalog.versions()) == before
+    db.execute(f"PRAGMA max_page_count = {db.execute('PRAGMA page_count').fetchone()[0]}")
+    with pytest.raises(Unavailable, match=re.escape(told)):
+        catalog.note_nodes([attrs.evolve(NODE, name=f"web-{number}") for number in range(1000)])
+    assert catalog.nodes() == []
+    db.execute("PRAGMA max_page_count = 100000")
+    publish(catalog, V2, 20)
+    assert [one.version for one in catalog.versions()] == [V1, V2]
+    catalog.close()
 
 
 def test_the_history_tells_how_each_cycle_ended(catalog: SqliteCatalog) -> None:
@@ -214,6 +253,10 @@ class Mortal:
             raise Crash
         if self._left < 0:
             raise Crash
+
+    @property
+    def in_transaction(self) -> bool:
+        return self._left > 0 and self._db.in_transaction
 
     def execute(self, *args: Any) -> sqlite3.Cursor:
         self._live()

@@ -13,7 +13,7 @@ import attrs
 from farmsyncd.core.cycle import Course, Cycle, Step
 from farmsyncd.edges.catalog import Asked, CycleRecord, FlipRecord, NodeRecord, PinRecord, VersionRecord
 from farmsyncd.edges.sqlite_schema import APPLICATION_ID, MIGRATIONS
-from farmsyncd.errors import ConfigError
+from farmsyncd.errors import ConfigError, Unavailable
 
 Connect = Callable[[Path], sqlite3.Connection]
 
@@ -35,7 +35,8 @@ def connect(path: Path) -> sqlite3.Connection:
 class SqliteCatalog:
     """A :class:`farmsyncd.edges.catalog.Catalog`.
 
-    Raises ConfigError for a file that is no catalog, and for one that a newer farmsync has written.
+    Raises ConfigError for a file that is no catalog, and for one that a newer farmsync has written; what writes
+    raises Unavailable, and has changed nothing, when the disk is full.
     """
 
     def __init__(self, path: Path, connect: Connect = connect) -> None:
@@ -82,13 +83,21 @@ class SqliteCatalog:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
         try:
-            yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:  # a disk that is full may have ended it
+                    self._db.execute("ROLLBACK")
+                raise
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+                raise
+            raise Unavailable(
+                f"expected room for writing {self._path}, and the disk is full: free some space and try again"
+            ) from error
 
     def close(self) -> None:
         """Close the file."""
