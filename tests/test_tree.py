@@ -131,6 +131,14 @@ def test_all_faults_are_told_at_once(root: Path) -> None:
     assert "fine" not in text
 
 
+def test_a_name_that_is_told_is_one_line_and_commands_no_terminal(root: Path) -> None:
+    Path(os.fsdecode(os.fsencode(root) + b"/\x1b[31mred\nline \xff \xc3\xa9")).symlink_to("/etc/\x1b]0;owned\x07")
+    with pytest.raises(BadInput) as told:
+        tree.scan(root)
+    assert ": \\x1b[31mred\\nline \\udcff \u00e9: expected a link that stays inside the tree" in str(told.value)
+    assert "it leads to /etc/\\x1b]0;owned\\x07; " in str(told.value)
+
+
 def test_twenty_faults_are_named_and_the_others_counted(root: Path) -> None:
     for number in range(30):
         (root / f"link{number}").symlink_to("/")

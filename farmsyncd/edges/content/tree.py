@@ -121,8 +121,10 @@ def thread_count() -> int:
 
 
 def spelled(path: bytes) -> str:
-    """``path`` for people to read, whatever its bytes."""
-    return os.fsdecode(path).encode("utf-8", "backslashreplace").decode()
+    """``path`` for people to read, whatever its bytes: in one line, and without commands for their terminal."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in os.fsdecode(path)
+    )
 
 
 def unreadable(error: OSError) -> str:
