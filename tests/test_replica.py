@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from twisted.internet.defer import Deferred
 
+from farmsyncd.core.pointer import Pointer
 from farmsyncd.core.snapshot import Manifest
 from farmsyncd.core.standing import Turn
-from farmsyncd.edges.cache.pointerfile import PointerReader
+from farmsyncd.edges.cache.pointerfile import PointerFile, PointerReader
 from farmsyncd.errors import Unavailable
-from farmsyncd.node.checking import by_stat
+from farmsyncd.node.checking import by_hash, by_stat
 from farmsyncd.node.record import RecordFile
 from farmsyncd.node.staging.conversation import Cut
 from farmsyncd.node.staging.spare import Spare
@@ -397,6 +398,30 @@ def test_a_node_that_ends_right_after_a_flip_has_written_it_down(bench: Bench) -
     bench.time.timers.callLater(4.9995, bench.replica.stop)
     bench.time.advance(5)
     assert RecordFile(bench.path / "shop" / "record").load().activations == (first.version, turn.version)
+
+
+def test_readers_that_flip_while_a_starting_node_looks_at_its_disk_never_see_it_go_back(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = serving(bench, "one")
+    turn = staged(bench, first, "two", 2, in_s=5)
+    shown: list[str | None] = []
+
+    def slowly(path: Path, manifest: Manifest) -> str:
+        bench.time.sleep(3)  # for each of two versions: the time comes meanwhile
+        return by_hash(path, manifest)
+
+    write = PointerFile.write
+
+    def watched(page: PointerFile, pointer: Pointer) -> None:
+        shown.append(pointer.current(bench.time.machine_ns(bench.time.now_ns())))
+        write(page, pointer)
+
+    monkeypatch.setattr(PointerFile, "write", watched)
+    bench.compared = False
+    bench.restart(check=slowly)
+    assert (bench.linked(), bench.served()) == ("two", "two")
+    assert set(shown) == {turn.version}
 
 
 def test_a_removal_that_takes_long_holds_up_no_flip(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

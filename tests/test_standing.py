@@ -55,6 +55,8 @@ def test_a_copy_of_the_active_version_gives_way_when_the_next_one_s_time_comes()
 def test_just_before_a_frozen_turn_a_node_with_nothing_goes_straight_for_it() -> None:
     near = SIX.at_ns - NEAR_NS
     assert decide(KNOWN, Holding(), near) == Decision(stage=SIX)
+    assert decide(KNOWN, Holding(None, frozenset({B})), near) == Decision(arm=SIX), "and then waits for its time"
+    assert decide(KNOWN, Holding(None, frozenset({B})), near - 1) == Decision(arm=SIX, stage=FIVE)
     unfrozen = hear(Known(), plan(1, FIVE, SIX, lead=0), 0)
     assert decide(unfrozen, Holding(), near) == Decision(stage=FIVE)
 

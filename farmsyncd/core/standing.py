@@ -119,8 +119,9 @@ def decide(known: Known, holding: Holding, now_ns: int | None) -> Decision:
         if wanted.version in holding.complete:
             flip: Turn | None = wanted
         else:
-            skip = coming is not None and armed is None and _is_near(known, now_ns)
-            return Decision(arm=armed, stage=coming if skip else wanted)
+            if coming is not None and _is_near(known, now_ns):
+                return Decision(arm=armed, stage=coming if armed is None else None)
+            return Decision(arm=armed, stage=wanted)
     else:
         flip = None
     return Decision(flip=flip, arm=armed, stage=None if armed is not None else coming)
