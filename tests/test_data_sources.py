@@ -21,6 +21,8 @@ from twisted.internet.task import Clock
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
+from farmsyncd.cli import show
+from farmsyncd.cli.status import print_status
 from farmsyncd.core.cycle import Course
 from farmsyncd.core.messages.operating import Cancel, Cancelled
 from farmsyncd.core.messages.schedule import Schedule
@@ -222,6 +224,14 @@ def test_no_source_waits_for_another_ones_command(daemons: Daemons, tmp_path: Pa
     data = daemons.start("farmsync-data", "--listen", "tcp:0:interface=127.0.0.1", "--config", str(config))
     eventually(lambda: "shop: cycle 1" in data.ready().log)
     data.stop()
+
+
+def test_a_source_that_cannot_be_read_is_told_by_the_status_of_a_farm_without_any_data(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    sources = {"prices": {"detail": "expected export to end with status 0, and it ended with 3: [no] prices"}}
+    print_status({"farm_time_ns": 0, "datasets": {}, "nodes": [], "sources": sources}, show.now())
+    assert f"prices: its source cannot be read: {sources['prices']['detail']}\n" in capsys.readouterr().out
 
 
 def _is_dead(state: Path) -> bool:
@@ -539,8 +549,12 @@ def test_a_source_that_cannot_be_read_is_tried_again_and_harms_nothing(
     assert course(room).active == first
     assert course(room).pending is None
     assert logged_errors.take() == []
+    [(dataset, told)] = room.parts.desk.status()["sources"].items()  # type: ignore[attr-defined]
+    assert dataset == "shop"
+    assert str(site) in told["detail"]
     (tmp_path / "elsewhere").rename(site)
     room.clock.advance(2)
     assert course(room).pending is not None
+    assert room.parts.desk.status()["sources"] == {}
     room.parts.sources.stop()
     room.close()

@@ -57,6 +57,8 @@ def print_status(status: dict[str, Any], now: datetime) -> None:
                 out.print(_detail(node), soft_wrap=True)
     elif status["datasets"]:
         out.print("\nNo node has come yet.")
+    for dataset, source in status.get("sources", {}).items():
+        out.print(Text(f"{dataset}: its source cannot be read: {source['detail']}", style="red"), soft_wrap=True)
 
 
 def _nodes(nodes: list[dict[str, Any]], farm_ns: int) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import attrs
 
 from farmsyncd.core.cycle import Cycle
@@ -37,6 +39,8 @@ class Desk:
     flips: FlipBook
     clock: FarmClock
     housekeeping: Housekeeping
+    faults: Mapping[str, str]
+    """Why the sources of datasets cannot be read, by the datasets' names."""
 
     def to_utc_ns(self, farm_ns: int) -> int:
         """The wall clock's time of a farm time."""
@@ -50,6 +54,7 @@ class Desk:
             self.keeper.courses.values(),
             self.roster.records(),
             self.pins.all(),
+            self.faults,
         )
 
     async def history(self, dataset: str) -> Json:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import attrs
 
@@ -18,13 +18,18 @@ def status(
     courses: Iterable[Course],
     nodes: Iterable[tuple[NodeRecord, bool]],
     pins: Sequence[PinRecord],
+    faults: Mapping[str, str],
 ) -> Json:
-    """The farm as the data server sees it; ``nodes`` come with whether they are connected."""
+    """The farm as the data server sees it; ``nodes`` come with whether they are connected.
+
+    ``faults`` says why the sources of datasets cannot be read.
+    """
     return {
         "farm_time_ns": now_ns,
         "epoch": epoch,
         "datasets": {one.dataset: _course(one, now_ns) for one in sorted(courses, key=lambda one: one.dataset)},
         "nodes": [_node(record, connected, pins) for record, connected in nodes],
+        "sources": {dataset: {"detail": fault} for dataset, fault in sorted(faults.items())},
     }
 
 

@@ -111,7 +111,8 @@ def assemble(
         *(publications.let_go, time.time() - _SPARED),
     )
     followers = Followers(lambda: keeper.courses)
-    desk = Desk(catalog, catalog_thread, keeper, library, roster, pins, flips, clock, housekeeping)
+    faults: dict[str, str] = {}
+    desk = Desk(catalog, catalog_thread, keeper, library, roster, pins, flips, clock, housekeeping, faults)
     transfers = Transfers(config.staging.at_once, Pace(config.staging.rate_bytes, steady))
     for each in (keeper, roster, pins):
         each.load()
@@ -134,7 +135,7 @@ def assemble(
     )
     me = Hello(PROTOCOL, "data", "data", (f"software=farmsync-{RELEASE}", f"epoch={clock.epoch}"))
     links = LinkFactory(me, reactor, LinkSettings(read_size=256 * 1024), door.gate)
-    sources = Sources(config, publications, keeper, clock, reading_thread, reactor, steady, make_thread)
+    sources = Sources(config, publications, keeper, clock, reading_thread, reactor, steady, make_thread, faults)
     changes.listen(sources.changed)
     return Parts(
         config=config,

@@ -34,7 +34,11 @@ class WallTime(FarmTime, Protocol):
 
 
 class Periodic:
-    """Keeps one dataset going. ``cache`` is where the reading of its tree is remembered."""
+    """Keeps one dataset going.
+
+    ``cache`` is where the reading of its tree is remembered. In ``faults`` stands why its source cannot be read, for
+    as long as that is so.
+    """
 
     _log = Logger()
 
@@ -49,6 +53,7 @@ class Periodic:
         lead_ns: int,
         clock: IReactorTime,
         cache: Path,
+        faults: dict[str, str],
     ) -> None:
         self._dataset = dataset
         self._config = config
@@ -59,6 +64,7 @@ class Periodic:
         self._lead_ns = lead_ns
         self._clock = clock
         self._cache = cache
+        self._faults = faults
         self._not_before_ns = 0
         self._settled: str | None = None  # the version that the source's tree was last
         self._running: Deferred[None] | None = None
@@ -116,6 +122,7 @@ class Periodic:
         try:
             await self._schedule()
             self._failures = 0
+            self._faults.pop(self._dataset, None)
         except CancelledError:
             pass
         except Exception as error:
@@ -126,6 +133,9 @@ class Periodic:
             return
         wait = min(_FIRST_RETRY * 2.0**self._failures, _LAST_RETRY, self._config.period_ns / 1e9)
         self._failures += 1
+        self._faults[self._dataset] = (
+            str(error) if isinstance(error, FarmsyncError) else "a fault of the data server; its log says more"
+        )
         if isinstance(error, FarmsyncError):
             self._log.error(
                 "{dataset}: its source could not be read: {error}. Tried again in {wait} s; what is active stays",

@@ -23,6 +23,7 @@ class Sources:
     """Reads what ``config`` says in ``thread``; ``clock`` is for timeouts and retries.
 
     Each command is waited for in a thread of its own, of ``make_thread``: others' sources do not wait for it.
+    ``faults`` names the datasets whose source cannot be read, and why, for as long as that is so.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class Sources:
         reactor: Any,
         clock: IReactorTime,
         make_thread: Callable[[str, Any], WorkThread],
+        faults: dict[str, str],
     ) -> None:
         self._stopping = threading.Event()
         work = config.state / "sources"
@@ -47,7 +49,7 @@ class Sources:
                 self._threads.append(own)
             source = source_of(one, work / name, own, web_client(reactor), clock, self._stopping)
             lead_ns, cache = config.now_lead_ns, work / f"{name}.cache"
-            self._all.append(Periodic(name, one, source, keeper, publications, time, lead_ns, clock, cache))
+            self._all.append(Periodic(name, one, source, keeper, publications, time, lead_ns, clock, cache, faults))
 
     def start(self) -> None:
         """Begin."""
