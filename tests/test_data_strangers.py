@@ -13,6 +13,8 @@ from farmsyncd.core.messages import Message
 from farmsyncd.core.messages.operating import Answer, Report, Status
 from farmsyncd.core.messages.schedule import Flipped, Noted, Schedule, Standing
 from farmsyncd.core.naming import MOST
+from farmsyncd.core.refusal import Refused
+from farmsyncd.data.access import Operators
 from farmsyncd.data.roster import LONGEST_DETAIL
 from tests.dataserver import Peer, Room, tree
 
@@ -70,3 +72,15 @@ def test_a_node_follows_no_more_datasets_than_there_may_be(room: Room, stranger:
     stranger.say(names(MOST))
     assert stranger.gone == f"expected a node to follow at most {MOST} datasets, as many as there may be"
     assert len(list(room.parts.roster.records())) == (MOST if say == "STANDING" else 0)
+
+
+@pytest.mark.parametrize(
+    ("named", "address"),
+    [(("10.0.0.0/8",), "a local socket"), (("10.0.0.0/8",), "192.0.2.1:5"), (("unix",), "127.0.0.1:5"), ((), "::1:5")],
+)
+def test_who_is_not_named_as_an_operator_changes_nothing_from_nearby_either(
+    named: tuple[str, ...], address: str
+) -> None:
+    with pytest.raises(Refused, match=f"CANCEL is allowed from .*, and you come from {address}"):
+        Operators(named).expect(address, "CANCEL")
+    Operators((*named, "unix", "0.0.0.0/0", "::/0")).expect(address, "CANCEL")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from farmsyncd.edges.statelock import lock
+from farmsyncd.edges.statelock import InUse, lock
 from farmsyncd.errors import ConfigError
 from tests.daemons import environment
 
@@ -63,3 +64,15 @@ def test_a_child_process_does_not_inherit_the_lock(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False):
         held.release()
         lock(tmp_path, "next").release()
+
+
+def test_a_full_disk_keeps_nobody_from_its_own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(_descriptor: int, _data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr("farmsyncd.edges.statelock.os.write", no_room)
+        held = lock(tmp_path, "farmsync-node")
+    with pytest.raises(InUse, match="another daemon is using it"):
+        lock(tmp_path, "farmsync-data")
+    held.release()

@@ -71,8 +71,11 @@ class Held:
 
     def __init__(self) -> None:
         self.turns = Turns(cast("Link", Paper()))
-        self.first: Deferred[None] = Deferred()
         self.done: list[Message] = []
+        self.hold()
+
+    def hold(self) -> None:
+        self.first: Deferred[None] = Deferred()
         self.turns.take(Datasets(), self._wait)
 
     async def _wait(self) -> None:
@@ -105,6 +108,9 @@ def test_what_waits_to_be_answered_has_few_bytes_however_few_requests_it_is() ->
     for _ in range(20):
         held.take(request)  # none of them waits
     assert len(held.done) == 29
+    held.hold()
+    for _ in range(8):
+        held.take(request)
 
 
 def test_who_asks_faster_than_it_takes_the_answers_is_answered_as_it_takes_them() -> None:

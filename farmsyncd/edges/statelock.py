@@ -60,8 +60,9 @@ def lock(state: Path, what: str) -> StateLock:
         raise ConfigError(
             f"expected a file system with locks under {state}: {error.strerror}; name another directory with --state"
         ) from None
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, f"{what} (process {os.getpid()})\n".encode())
+    with contextlib.suppress(OSError):  # only for others' messages: a full disk keeps no daemon from its own state
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{what} (process {os.getpid()})\n".encode())
     return StateLock(path, descriptor)
 
 
