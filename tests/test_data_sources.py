@@ -214,16 +214,19 @@ def test_a_command_may_clean_up_when_it_is_told_to_end(tmp_path: Path) -> None:
     assert cleaned.read_text() == "yes\n"
 
 
-def test_no_source_waits_for_another_ones_command(daemons: Daemons, tmp_path: Path) -> None:
+def test_no_source_waits_for_another_ones_command_which_ends_with_the_server(daemons: Daemons, tmp_path: Path) -> None:
     tree(tmp_path / "site", a="1")
-    config = tmp_path / "data.toml"
+    config, pid = tmp_path / "data.toml", tmp_path / "pid"
     config.write_text(
-        "[data.dataset.a-slow-one]\nperiod = '1h'\ntimeout = '1h'\ncommand = ['sleep', '3600']\n"
+        "[data.dataset.a-slow-one]\nperiod = '1h'\ntimeout = '1h'\n"
+        f"command = ['sh', '-c', 'echo $$ > {pid}; exec sleep 3600']\n"
         f"[data.dataset.shop]\nperiod = '1h'\ndirectory = '{tmp_path}/site'\n"
     )
     data = daemons.start("farmsync-data", "--listen", "tcp:0:interface=127.0.0.1", "--config", str(config))
     eventually(lambda: "shop: cycle 1" in data.ready().log)
+    state = Path("/proc", eventually(lambda: pid.exists() and pid.read_text().strip()), "stat")
     data.stop()
+    assert not state.exists() or _is_dead(state)
 
 
 def test_a_source_that_cannot_be_read_is_told_by_the_status_of_a_farm_without_any_data(
