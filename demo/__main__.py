@@ -172,8 +172,9 @@ def _lose_a_node(farm: Farm, shoppers: list[Shopper], console: Console) -> None:
 
 def _keep(farm: Farm, url: str, console: Console) -> None:
     console.print(f"\nThe farm stays up until Ctrl-C. The shop: {url}")
-    console.print(f"Try: farmsync status --data {farm.data}")
-    console.print(f"     farmsync sessions list --store {farm.sessions}")
+    command = os.path.relpath(Path(sys.executable).with_name("farmsync"))
+    console.print(f"Try: {command} status --data {farm.data}", soft_wrap=True)
+    console.print(f"     {command} sessions list --store {farm.sessions}", soft_wrap=True)
     try:
         signal.pause()
     except KeyboardInterrupt:

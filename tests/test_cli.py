@@ -9,12 +9,15 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from threading import Thread
 
 import pytest
 
 from farmsyncd.cli.main import run
+from farmsyncd.cli.status import print_status
+from farmsyncd.cli.times import NS
 from tests.daemons import Daemons, environment
 from tests.eventually import LIMIT, eventually
 from tests.shell import Shell
@@ -251,6 +254,33 @@ def test_a_reader_that_leaves_early_ends_the_output_quietly(shell: Shell) -> Non
         capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip
     assert done.stderr == ""
+
+
+def test_off_a_terminal_nothing_is_drawn(shell: Shell) -> None:
+    done = shell.run("publish", "quiet", shell.site("one", page="1"), "--in", "1h")
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert "quiet cycle 1" in done.stdout
+
+
+def test_times_of_the_status_are_this_machines_however_far_farm_time_is_from_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    farm_ns = 1_500_000_000 * NS
+    status = {
+        "farm_time_ns": farm_ns,
+        "datasets": {
+            "shop": {
+                "active": {"cycle": 1, "version": "a" * 40, "activated_at_ns": farm_ns - 90 * NS},
+                "next": {"cycle": 2, "version": "b" * 40, "activates_at_ns": farm_ns + 200 * NS},
+            }
+        },
+        "nodes": [],
+    }
+    print_status(status, datetime(2027, 1, 31, 6, tzinfo=UTC))
+    active, coming = capsys.readouterr().out.splitlines()[1:3]
+    assert active.endswith("since Sun 2027-01-31 05:58:30 UTC, 1 min 30 s ago")
+    assert coming.endswith("Sun 2027-01-31 06:03:20 UTC, in 3 min 20 s")
 
 
 def test_on_a_terminal_there_is_colour(shell: Shell) -> None:
