@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,26 @@ async def test_the_addresses_are_told_while_the_daemon_listens(tmp_path: Path) -
     await daemon.stopService()
     assert wire.address is None
     assert list(path.parent.iterdir()) == []
+
+
+def all_connect(address: str, patience_s: float) -> bool:
+    """Whether each of 100 connects within its time while nobody accepts them."""
+    port = int(address.rpartition(":")[2])
+    with ExitStack() as clients, suppress(TimeoutError):
+        for _ in range(100):
+            clients.enter_context(socket.create_connection(("127.0.0.1", port), timeout=patience_s))
+        return True
+    return False
+
+
+@pytest_twisted.ensureDeferred
+async def test_many_may_come_at_once_unless_the_endpoint_says_otherwise() -> None:
+    for said, patience_s, all_may in (("", 30.0, True), (":backlog=20", 0.5, False)):
+        one = listener(f"tcp:0:interface=127.0.0.1{said}")
+        one.startService()
+        assert one.address is not None
+        assert all_connect(one.address, patience_s) == all_may
+        await one.stopService()
 
 
 @pytest_twisted.ensureDeferred

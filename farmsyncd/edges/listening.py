@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from twisted.application.service import Service
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -18,6 +18,12 @@ from twisted.python.failure import Failure
 
 from farmsyncd.edges.startup import one_line
 from farmsyncd.errors import ConfigError
+
+_BACKLOG: Final = 1024
+"""Connections that may wait to be accepted: a whole farm comes back at once when its data server was started again.
+
+Twisted's default is 50, and whoever comes when so many wait tries again only after a second, then two, then four.
+"""
 
 
 class Listener(Service):
@@ -73,6 +79,9 @@ class Listener(Service):
                 )
         assert not isinstance(opened[0], Failure)
         self._port = opened[0]
+        listening = getattr(self._port, "socket", None)
+        if listening is not None and "backlog=" not in self._described:
+            listening.listen(_BACKLOG)  # a socket may be told so again
         self.log.info("{what} listens on {address}", what=self._what, address=self.address)
 
 
