@@ -40,7 +40,9 @@ def on_a_terminal(
 
     Once it has written ``interrupt_at``, it gets the signal that Ctrl-C sends.
     """
-    entry = f"{meddling}\nfrom farmsyncd.cli.main import main; main()"
+    # Whoever runs the tests in the background has their programs ignore Ctrl-C; a person at a terminal does not.
+    heeding = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    entry = f"{heeding}\n{meddling}\nfrom farmsyncd.cli.main import main; main()"
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 25, columns, 0, 0))
     try:
