@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from farmsyncd.core import ranges
 from farmsyncd.core.messages import Message
 from farmsyncd.core.messages.content import Chunk, Lack, Offer
 from farmsyncd.core.messages.greeting import PROTOCOL, Hello
-from farmsyncd.core.messages.operating import Accepted, Publish
+from farmsyncd.core.messages.operating import Accepted, Answer, Publish
 from farmsyncd.core.snapshot import Entry, Kind, Manifest, encode_pieces
 from farmsyncd.data.config import DataConfig
 from farmsyncd.data.wiring import Parts, assemble
@@ -156,6 +157,12 @@ class Room:
     def pass_(self, seconds: float) -> None:
         """Let farm time pass; nobody's timers run."""
         self.hands.pass_(seconds)
+
+
+def told(answer: Message) -> Any:
+    """What is in an ANSWER, which ``answer`` must be."""
+    assert isinstance(answer, Answer), answer
+    return json.loads(answer.json)
 
 
 def tree(path: Path, **files: str | bytes) -> Path:

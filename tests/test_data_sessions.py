@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
@@ -24,7 +22,6 @@ from farmsyncd.core.messages.content import (
 from farmsyncd.core.messages.greeting import No
 from farmsyncd.core.messages.operating import (
     Accepted,
-    Answer,
     Cancel,
     Cancelled,
     Done,
@@ -50,7 +47,7 @@ from farmsyncd.core.messages.schedule import (
 from farmsyncd.core.snapshot import decode_pieces, encode_pieces
 from farmsyncd.edges.content import space
 from farmsyncd.edges.content.tree import scan
-from tests.dataserver import SECOND, Peer, Room, tiny_manifest, tree
+from tests.dataserver import SECOND, Peer, Room, tiny_manifest, told, tree
 from tests.leaks import LoggedErrors
 
 NOWHERE = "0" * 40
@@ -73,11 +70,6 @@ def refused(answer: Message, code: str, *words: str) -> None:
     assert answer.code == code, answer
     for word in words:
         assert word in answer.why.decode(), answer
-
-
-def told(answer: Message) -> Any:
-    assert isinstance(answer, Answer), answer
-    return json.loads(answer.json)
 
 
 def node(room: Room, name: str = "web-1", instance: str = "a") -> Peer:

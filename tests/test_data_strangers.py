@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from farmsyncd.core.messages import Message
-from farmsyncd.core.messages.operating import Answer, Report, Status
+from farmsyncd.core.messages.operating import Report, Status
 from farmsyncd.core.messages.schedule import Flipped, Noted, Schedule, Standing
 from farmsyncd.core.naming import MOST
 from farmsyncd.core.refusal import Refused
 from farmsyncd.data.access import Operators
 from farmsyncd.data.roster import LONGEST_DETAIL
-from tests.dataserver import Peer, Room, tree
+from tests.dataserver import Peer, Room, told, tree
 
 HOSTILE = b"\x1b[31mfailed\x1b]0;owned\x07\r\n" + b"x" * 1_000_000
 
@@ -33,12 +31,6 @@ def stranger(room: Room) -> Peer:
     return room.peer("node", "stranger", address="10.9.9.9:9")
 
 
-def told(room: Room, question: Message) -> Any:
-    answer = room.operator().ask(question)
-    assert isinstance(answer, Answer), answer
-    return json.loads(answer.json)
-
-
 def expect_harmless(text: str) -> None:
     assert text.isprintable()
     assert text.startswith("?[31mfailed?")
@@ -52,9 +44,9 @@ def test_what_a_node_says_about_itself_is_short_and_fit_for_any_terminal(
     stranger.say(Standing("shop", "failed", None, None, None, None, None, None, HOSTILE))
     room.pass_(11)
     assert Noted("shop", 1) in stranger.say(Flipped("shop", 1, version, room.hands.ns, 1, HOSTILE))
-    (node,) = told(room, Status())["nodes"]
+    (node,) = told(room.operator().ask(Status()))["nodes"]
     expect_harmless(node["detail"])
-    (flip,) = told(room, Report("shop", 1))["nodes"]
+    (flip,) = told(room.operator().ask(Report("shop", 1)))["nodes"]
     expect_harmless(flip["detail"])
 
 

@@ -140,7 +140,9 @@ class Upkeep:
 
     def _failed_ahead(self, failure: Failure) -> None:
         self.log.error(
-            "{dataset}: links cannot be made ahead: {error}", dataset=self._dataset, error=failure.getErrorMessage()
+            "{dataset}: what is done ahead of the next version failed: {error}",
+            dataset=self._dataset,
+            error=failure.getErrorMessage(),
         )
 
     def _failed(self, failure: Failure) -> None:
